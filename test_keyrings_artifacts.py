@@ -1,0 +1,3928 @@
+"""Tests of keyrings_artifacts, and the stand-in services they run against.
+
+The stand-in imitates, on loopback and over real TLS, the hosts that Azure Artifacts is made of:
+feeds, the token service, the sign-in service and the blob store.  A child process reaches them
+through an ordinary HTTPS proxy, so that pip, uv, twine and keyring run unchanged and nothing they
+ask for can leave the machine.
+
+    python -m pytest test_keyrings_artifacts.py       the tests
+    python test_keyrings_artifacts.py                 a demonstration: pip and a private feed
+    python test_keyrings_artifacts.py -- COMMAND ...  COMMAND, run among the stand-in services
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import html
+import http.server
+import importlib.metadata
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import socketserver
+import ssl
+import string
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import pytest
+import trustme
+import urllib3
+from hypothesis import given
+from hypothesis import strategies as st
+
+import keyrings_artifacts as module
+
+# ----------------------------------------------------------------------------------------------
+# Stand-in services
+# ----------------------------------------------------------------------------------------------
+
+RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
+DEFAULT_SCOPE = RESOURCE + "/.default"
+ARTIFACTS_CLIENT = "d5a56ea4-7369-46b8-a538-c370805301bf"
+CONTOSO_TENANT = "11111111-1111-4111-8111-111111111111"
+FABRIKAM_TENANT = "22222222-2222-4222-8222-222222222222"
+# What the services send for an organization of personal accounts, and the tenant of those.
+NO_TENANT = "00000000-0000-0000-0000-000000000000"
+PERSONAL_TENANT = "9188040d-6c67-4c5b-b112-36a304b66dad"
+ANONYMOUS = "aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa"
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+ENTRA_LIFETIME = 65 * 60.0
+CODE_LIFETIME = 600.0
+REFRESH_IDLE = 90 * DAY
+SESSION_CAP = 24 * HOUR
+CLOCK_SKEW = 300.0
+BODY_CAP = 32 * 1024 * 1024
+
+PACKAGING_SCOPES = ("vso.packaging", "vso.packaging_write", "vso.packaging_manage")
+WRITE_SCOPES = ("vso.packaging_write", "vso.packaging_manage")
+GRANTABLE_SCOPES = (*PACKAGING_SCOPES, "vso.drop_write")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """One request as a service saw it; `status` is its answer, 0 while it is being served."""
+
+    scheme: str
+    host: str
+    method: str
+    path: str
+    query: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    headers: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    body: bytes = dataclasses.field(default=b"", repr=False)
+    status: int = 0
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The body as an URL-encoded form."""
+        return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; whatever is not one counts as an empty object."""
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+class Reply(NamedTuple):
+    """What a handler or a fault answers."""
+
+    status: int  # 0 hangs up without an answer
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+    reason: str = ""
+    drip: float = 0.0  # seconds between two bytes of the body
+
+
+class Tunnel(NamedTuple):
+    """One CONNECT that the proxy was asked for."""
+
+    target: str
+    authorization: str | None
+    status: int
+
+
+Handler = Callable[["Services", Recorded], Reply]
+Fault = Callable[[Recorded], Optional[Reply]]
+
+
+# --- People, organizations, feeds -------------------------------------------------------------
+
+
+@dataclasses.dataclass(eq=False)
+class Account:
+    """A person, or an application (service principal, managed identity)."""
+
+    upn: str
+    tenant: str
+    kind: str = "person"
+    guest_of: set[str] = dataclasses.field(default_factory=set)
+    secret: str = dataclasses.field(default="", repr=False)
+    client_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    object_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    # Refresh token -> time of its last use.  To revoke one, remove it.
+    refresh_tokens: dict[str, float] = dataclasses.field(default_factory=dict, repr=False)
+
+    def belongs_to(self, tenant: str) -> bool:
+        return tenant == self.tenant or tenant in self.guest_of
+
+
+@dataclasses.dataclass(eq=False)
+class Token:
+    """A secret that the services gave out and would know again."""
+
+    value: str = dataclasses.field(repr=False)
+    kind: str  # "entra", "pat" or "session"
+    account: Account
+    expires: float
+    scope: str = ""
+    organization: str | None = None  # None: all organizations of the account
+    tenant: str = ""
+    audience: str = ""
+    name: str = ""
+    issued: float = 0.0
+    authorization_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    revoked: bool = False
+
+    def allows(self, scopes: Iterable[str]) -> bool:
+        """An Entra token of Azure DevOps may do what its owner may do; the others are narrowed."""
+        return self.kind == "entra" or not set(scopes).isdisjoint(self.scope.split())
+
+
+@dataclasses.dataclass(eq=False)
+class Feed:
+    """A feed and its files: normalised project name -> file name -> content."""
+
+    name: str
+    project: str | None = None
+    public: bool = False
+    guid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    project_guid: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    packages: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict, repr=False)
+
+    def has(self, filename: str) -> bool:
+        return any(filename in files for files in self.packages.values())
+
+    def answers_to(self, feed: str, project: str | None) -> bool:
+        """Names and GUIDs are equal; a project's feed is not found without its project."""
+        if feed.lower() not in (self.name.lower(), self.guid):
+            return False
+        if self.project is None:
+            return True
+        return project is not None and project.lower() in (self.project.lower(), self.project_guid)
+
+
+@dataclasses.dataclass(eq=False)
+class Organization:
+    """An organization with its members, feeds and policies; tests change the attributes at will."""
+
+    name: str
+    tenant: str | None
+    public: bool = False
+    feeds: list[Feed] = dataclasses.field(default_factory=list)
+    members: set[str] = dataclasses.field(default_factory=set)
+    never_signed_in: set[str] = dataclasses.field(default_factory=set)
+    # Discovery headers; empty means the usual value.
+    authorization_endpoint: str = ""
+    authorization_uri: str = ""
+    challenge_in_lines: bool = False
+    # Policies.
+    forbid_pats: bool = False
+    max_pat_days: float | None = None
+    forbid_sessions: bool = False
+    max_session_hours: float | None = None
+    policy_status: int = 200
+
+    def add_feed(self, name: str, project: str | None = None, public: bool | None = None) -> Feed:
+        feed = Feed(name, project, self.public if public is None else public)
+        self.feeds.append(feed)
+        return feed
+
+    def feed(self, name: str, project: str | None = None) -> Feed | None:
+        """The feed of that name or GUID, with or without a view (`feed@Release`)."""
+        base, _, view = name.partition("@")
+        if view.lower() not in ("", "local", "prerelease", "release"):
+            return None
+        return next((feed for feed in self.feeds if feed.answers_to(base, project)), None)
+
+    def add_package(self, feed: str, name: str, version: str) -> str:
+        """Publish a tiny wheel whose module has `hello()`; return its file name."""
+        shelf = next(each for each in self.feeds if each.name == feed)
+        filename, content = build_wheel(name, version)
+        shelf.packages.setdefault(normalised(name), {})[filename] = content
+        return filename
+
+    def admits(self, token: Token) -> bool:
+        """Whether that token, found genuine and live, opens this organization."""
+        if token.account.upn not in self.members:
+            return False
+        if token.kind != "entra":
+            return token.organization in (None, self.name)
+        return token.audience == RESOURCE and token.tenant == (self.tenant or PERSONAL_TENANT)
+
+
+# --- The services -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(eq=False)
+class Code:
+    """An authorization code, waiting to be redeemed once."""
+
+    account: Account
+    tenant: str
+    client: str
+    redirect: str
+    challenge: str
+    scope: str
+    expires: float
+    used: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Device:
+    """A device sign-in under way."""
+
+    user_code: str
+    client: str
+    tenant: str
+    scope: str
+    expires: float
+    interval: float
+    account: Account | None = None
+    declined: bool = False
+    polls: int = 0
+    last_poll: float = float("-inf")
+
+
+class Services:
+    """All of the stand-in: `with Services(folder) as services:`.
+
+    `handlers` is a table of (pattern of "scheme://host", function), searched from the top: put new
+    services in front.  Handlers run one at a time; `faults` are asked first, and may take their
+    time.  Requests sent straight to `local_url` (to a managed identity endpoint, say) go through
+    the same table.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = 0.0
+        self.lock = threading.RLock()
+        self.requests: list[Recorded] = []
+        self.tunnels: list[Tunnel] = []
+        self.mishaps: list[str] = []  # errors in the stand-in itself
+        self.faults: list[Fault] = []
+        self.handlers: list[tuple[str, Handler]] = list(HANDLERS)
+        self.proxy_login: str | None = None
+        self.organizations: dict[str, Organization] = {}
+        self.accounts: dict[str, Account] = {}
+        self.tokens: dict[str, Token] = {}
+        self.signature = secrets.token_hex(16)  # of links into the blob store
+        # Sign-in.
+        self.public_clients: set[str] = {ARTIFACTS_CLIENT}
+        self.codes: dict[str, Code] = {}
+        self.devices: dict[str, Device] = {}
+        self.assertions: dict[str, Account] = {}  # federated token -> application
+        self.browser_account: Account | None = None
+        self.sign_in_outcome = ""  # an error such as "access_denied"
+        self.device_interval = 5.0
+        self.device_lifetime = 900.0
+        self.device_auto_approve_after_polls: int | None = None
+        self.authority = Authority(folder / "ca.pem")
+        self.secure = SecureServer(self, Door)
+        self.proxy = Server(self, ProxyDoor)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """The world as most tests want it."""
+        for name, tenant in (("contoso", CONTOSO_TENANT), ("fabrikam", FABRIKAM_TENANT)):
+            self.organization(name, tenant).add_feed("pyfeed")
+        self.organization("publica", CONTOSO_TENANT, public=True).add_feed("pyfeed")
+        self.organization("personal", None).add_feed("pyfeed")
+        self.organizations["contoso"].add_feed("projfeed", project="My Project")
+        for name in self.organizations:
+            self.organizations[name].add_package("pyfeed", name + "-greeting", "1.0")
+        ada = self.add_account("ada@contoso.example", CONTOSO_TENANT, "contoso", "publica")
+        self.add_account("frank@fabrikam.example", FABRIKAM_TENANT, "fabrikam")
+        self.add_account("pia@outlook.example", PERSONAL_TENANT, "personal")
+        self.add_account("robot", CONTOSO_TENANT, "contoso", kind="app")
+        self.browser_account = ada
+
+    def __enter__(self) -> Services:
+        for server in (self.secure, self.proxy):
+            server.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        servers = (self.proxy, self.secure)
+        for server in servers:
+            server.stop()
+        for thread in [thread for server in servers for thread in server.hang_up()]:
+            thread.join(5)
+        if kind is None and self.mishaps:
+            raise AssertionError("the stand-in services failed:\n" + "\n".join(self.mishaps))
+
+    # What tests ask.
+
+    @property
+    def ca(self) -> Path:
+        return self.authority.pem
+
+    @property
+    def tls_port(self) -> int:
+        return self.secure.port
+
+    @property
+    def proxy_url(self) -> str:
+        login = f"{quote(self.proxy_login, safe=':')}@" if self.proxy_login else ""
+        return f"http://{login}127.0.0.1:{self.proxy.port}"
+
+    @property
+    def local_url(self) -> str:
+        """Where plain-http services are reached without the proxy."""
+        return f"http://127.0.0.1:{self.proxy.port}"
+
+    def now(self) -> float:
+        return time.time() + self.clock
+
+    def seen(
+        self,
+        host: str | None = None,
+        path_contains: str = "",
+        method: str | None = None,
+        status: int | None = None,
+    ) -> list[Recorded]:
+        with self.lock:
+            requests = list(self.requests)
+        return [
+            request
+            for request in requests
+            if host in (None, request.host)
+            and path_contains in request.path
+            and method in (None, request.method)
+            and status in (None, request.status)
+        ]
+
+    def forget(self) -> None:
+        """Clear the record of requests and tunnels."""
+        with self.lock:
+            self.requests.clear()
+            self.tunnels.clear()
+
+    def environ(self, home: Path) -> dict[str, str]:
+        """A complete environment for a child process, from which nothing gets out or in."""
+        ca = str(self.ca)
+        environ = {
+            "HOME": str(home),
+            "USERPROFILE": str(home),
+            "XDG_DATA_HOME": str(home / ".local" / "share"),
+            "XDG_CONFIG_HOME": str(home / ".config"),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.proxy_url),
+            **dict.fromkeys(("HTTP_PROXY", "http_proxy"), self.proxy_url),
+            "NO_PROXY": "127.0.0.1,localhost",
+            **dict.fromkeys(
+                ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"), ca
+            ),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "UV_NO_CONFIG": "1",
+        }
+        if "SYSTEMROOT" in os.environ:  # without it, Windows has no sockets
+            environ["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
+        return environ
+
+    # What tests arrange.
+
+    def organization(
+        self, name: str, tenant: str | None, public: bool = False, **attributes: Any
+    ) -> Organization:
+        self.organizations[name.lower()] = made = Organization(name, tenant, public, **attributes)
+        return made
+
+    def add_account(
+        self, upn: str, tenant: str, *member_of: str, kind: str = "person", **attributes: Any
+    ) -> Account:
+        account = Account(upn, tenant, kind, **attributes)
+        if kind == "app" and not account.secret:
+            account.secret = secrets.token_urlsafe(30)
+        self.accounts[upn] = account
+        for name in member_of:
+            self.organizations[name].members.add(upn)
+        return account
+
+    def mint_entra(
+        self,
+        account: Account,
+        tenant: str | None = None,
+        lifetime: float = ENTRA_LIFETIME,
+        audience: str = RESOURCE,
+    ) -> str:
+        """An Entra access token, as `az` would have it."""
+        tenant = tenant or account.tenant
+        expires = int(self.now() + lifetime)
+        value = jwt(entra_claims(account, tenant, audience, expires - int(lifetime), expires))
+        token = Token(value, "entra", account, expires, tenant=tenant, audience=audience)
+        return self._keep(token)
+
+    def mint_devops(
+        self,
+        account: Account,
+        organization: str | None,
+        kind: str = "pat",
+        scope: str = "vso.packaging_write",
+        lifetime: float = SESSION_CAP,
+        name: str = "",
+    ) -> str:
+        """A PAT (`pat`) or a self-describing session token (`session`) of one organization."""
+        now = self.now()
+        claims = {"aui": str(uuid.uuid4()), "scp": scope, "nbf": int(now), "iat": int(now)}
+        value = pat() if kind == "pat" else jwt({**claims, "exp": int(now + lifetime)})
+        token = Token(value, kind, account, now + lifetime, scope, organization, issued=now)
+        token.name = name
+        return self._keep(token)
+
+    def _keep(self, token: Token) -> str:
+        with self.lock:
+            self.tokens[token.value] = token
+        return token.value
+
+    def live(self, value: str) -> Token | None:
+        """The token of that value, unless unknown, revoked or expired."""
+        token = self.tokens.get(value)
+        if token is None or token.revoked or token.expires <= self.now():
+            return None
+        return token
+
+    def revoke(self, value: str) -> None:
+        self.tokens[value].revoked = True
+
+    def approve_device(self, user_code: str, account: Account) -> None:
+        self._device(user_code).account = account
+
+    def decline_device(self, user_code: str) -> None:
+        self._device(user_code).declined = True
+
+    def _device(self, user_code: str) -> Device:
+        return next(each for each in self.devices.values() if each.user_code == user_code)
+
+    # What the servers call.
+
+    def answer(self, request: Recorded) -> Reply:
+        """Serve one request and record it, before the client can see the answer."""
+        reply = self._reply(request)
+        self.record(request, reply.status)
+        return reply
+
+    def record(self, request: Recorded, status: int) -> None:
+        with self.lock:
+            self.requests.append(dataclasses.replace(request, status=status))
+
+    def _reply(self, request: Recorded) -> Reply:
+        origin = f"{request.scheme}://{request.host}"
+        try:
+            for fault in list(self.faults):
+                reply = fault(request)
+                if reply is not None:
+                    return reply
+            with self.lock:
+                for pattern, handler in self.handlers:
+                    if re.fullmatch(pattern, origin):
+                        return handler(self, request)
+        except Exception:  # a thread has nobody to raise to: told when the services stop
+            self.mishaps.append(f"{request!r}\n{traceback.format_exc()}")
+            return Reply(500)
+        return Reply(404, body=b"nobody serves this host")
+
+
+def fault(reply: Reply, times: int = 1, host: str | None = None, path_contains: str = "") -> Fault:
+    """A fault that answers `reply` to the first `times` requests that match."""
+    left = [reply] * times
+
+    def strike(request: Recorded) -> Reply | None:
+        if host not in (None, request.host) or path_contains not in request.path:
+            return None
+        try:
+            return left.pop()  # in one step, as several threads may come here
+        except IndexError:
+            return None
+
+    return strike
+
+
+# --- Tokens, dates, wheels --------------------------------------------------------------------
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def jwt(claims: Mapping[str, Any]) -> str:
+    """A token with the right shape; its signature is noise, as nobody may rely on it."""
+    header = {"typ": "JWT", "alg": "RS256", "kid": "stand-in"}
+    parts = [json.dumps(part).encode() for part in (header, claims)]
+    return ".".join(base64url(part) for part in (*parts, secrets.token_bytes(64)))
+
+
+def pat() -> str:
+    """84 characters, with the marker by which secret scanners know it."""
+    letters = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(80))
+    return letters[:76] + "AZDO" + letters[76:]
+
+
+def entra_claims(
+    account: Account, tenant: str, audience: str, issued: int, expires: int
+) -> dict[str, Any]:
+    claims: dict[str, Any] = {
+        "aud": audience,
+        "iss": f"https://sts.windows.net/{tenant}/",
+        "iat": issued,
+        "nbf": issued,
+        "exp": expires,
+        "tid": tenant,
+        "oid": account.object_id,
+        "jti": secrets.token_hex(8),  # two tokens of one second must differ
+    }
+    if account.kind == "app":
+        own = {"idtyp": "app", "roles": ["Feeds"], "sub": account.object_id}
+        return {**claims, **own, "appid": account.client_id}
+    own = {"scp": "user_impersonation", "upn": account.upn, "sub": secrets.token_urlsafe(16)}
+    return {**claims, **own, "appid": ARTIFACTS_CLIENT}
+
+
+def devops_time(moment: float) -> str:
+    """The way Azure DevOps writes a time: seven fractional digits."""
+    utc = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc)
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z"
+
+
+def read_time(text: str) -> float | None:
+    """A time in UTC as clients write it, or None."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,7})?(Z|\+00:00)", text)
+    if not match:
+        return None
+    with contextlib.suppress(ValueError):
+        whole = datetime.datetime.fromisoformat(match[1] + "+00:00").timestamp()
+        return whole + float(match[2] or 0)
+    return None
+
+
+def normalised(name: str) -> str:
+    """A project name in the form of PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def build_wheel(name: str, version: str) -> tuple[str, bytes]:
+    """File name and content of a wheel with one module, whose `hello()` says name and version."""
+    module = normalised(name).replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    wheel = "Wheel-Version: 1.0\nGenerator: stand-in\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files = {
+        f"{module}.py": f'def hello():\n    return "Hello from {name} {version}"\n',
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": wheel,
+    }
+    lines = []
+    for path, text in files.items():
+        digest = base64url(hashlib.sha256(text.encode()).digest())
+        lines.append(f"{path},sha256={digest},{len(text.encode())}\n")
+    files[f"{info}/RECORD"] = "".join(lines) + f"{info}/RECORD,,\n"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    return f"{module}-{version}-py3-none-any.whl", content.getvalue()
+
+
+# --- Replies ----------------------------------------------------------------------------------
+
+JSON_TYPE = ("Content-Type", "application/json; charset=utf-8")
+HTML_TYPE = ("Content-Type", "text/html; charset=utf-8")
+
+
+def json_reply(value: object, status: int = 200) -> Reply:
+    return Reply(status, [JSON_TYPE], json.dumps(value).encode())
+
+
+def html_reply(text: str, status: int = 200) -> Reply:
+    return Reply(status, [HTML_TYPE], text.encode())
+
+
+def devops_error(status: int, message: str, key: str, reason: str = "") -> Reply:
+    """An error of Azure DevOps.  The body begins with a byte order mark, as the real one does."""
+    value = {
+        "$id": "1",
+        "innerException": None,
+        "message": message,
+        "typeName": f"Microsoft.{key}, Microsoft",
+        "typeKey": key,
+        "errorCode": 0,
+        "eventId": 3000,
+    }
+    return Reply(status, [JSON_TYPE], json.dumps(value).encode("utf-8-sig"), reason)
+
+
+def not_found(message: str, key: str) -> Reply:
+    """A 404 of Azure DevOps, whose reason phrase carries the text."""
+    return devops_error(404, message, key, f"Not Found - {message} (DevOps Activity ID: {key})")
+
+
+def entra_error(error: str, code: int, text: str, status: int = 400, **more: str) -> Reply:
+    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
+    description = (
+        f"AADSTS{code}: {text}\r\nTrace ID: {trace}\r\n"
+        f"Correlation ID: {correlation}\r\nTimestamp: {stamp}"
+    )
+    value = {
+        "error": error,
+        "error_description": description,
+        "error_codes": [code],
+        "timestamp": stamp,
+        "trace_id": trace,
+        "correlation_id": correlation,
+        "error_uri": f"https://login.microsoftonline.com/error?code={code}",
+        **more,
+    }
+    return json_reply(value, status)
+
+
+# --- Feeds ------------------------------------------------------------------------------------
+
+
+def presented(request: Recorded) -> tuple[str, str]:
+    """Scheme and secret of the Authorization header; two empty strings when there is none."""
+    scheme, _, rest = request.headers.get("authorization", "").partition(" ")
+    scheme = scheme.lower()
+    if scheme != "basic":
+        return scheme, rest.strip()
+    try:
+        pair = base64.b64decode(rest, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return scheme, ""
+    return scheme, pair.partition(":")[2]  # the service ignores the user name
+
+
+def feed_token(services: Services, organization: Organization, request: Recorded) -> Token | None:
+    """The token that opens the organization's feeds; None for a bad one as for none."""
+    scheme, secret = presented(request)
+    token = services.live(secret)
+    if token is None or not organization.admits(token) or not token.allows(PACKAGING_SCOPES):
+        return None
+    if scheme == "basic" or (scheme == "bearer" and token.kind != "pat"):
+        return token
+    return None
+
+
+def discovery_headers(organization: Organization, lines: Sequence[str]) -> list[tuple[str, str]]:
+    """The headers that say whose the organization is; `lines` are of WWW-Authenticate."""
+    endpoint = f"https://vssps.dev.azure.com/{organization.name}/"
+    return [
+        *(("WWW-Authenticate", line) for line in lines),
+        ("X-VSS-ResourceTenant", organization.tenant or NO_TENANT),
+        ("X-VSS-AuthorizationEndpoint", organization.authorization_endpoint or endpoint),
+        ("X-VSS-E2EID", str(uuid.uuid4())),
+        ("ActivityId", str(uuid.uuid4())),
+    ]
+
+
+def challenge(organization: Organization) -> Reply:
+    """The answer to an anonymous request."""
+    basic = 'Basic realm="https://pkgsprodsu3weu.pkgs.visualstudio.com/"'
+    uri = f"https://login.microsoftonline.com/{organization.tenant}"
+    bearer = f"Bearer authorization_uri={organization.authorization_uri or uri}"
+    lines = [bearer, basic, "TFS-Federated"]
+    if organization.tenant is None:
+        lines = [basic, "Bearer", "TFS-Federated"]
+    if not organization.challenge_in_lines:
+        lines = [", ".join(lines)]
+    text = f"TF400813: The user '{ANONYMOUS}' is not authorized to access this resource."
+    reply = devops_error(401, text, "UnauthorizedRequestException")
+    return reply._replace(headers=[*reply.headers, *discovery_headers(organization, lines)])
+
+
+def refusal(organization: Organization, request: Recorded) -> Reply:
+    """The answer to a request that no good token came with."""
+    scheme = presented(request)[0]
+    if scheme == "basic":  # expired, revoked and unknown look the same
+        realm = 'Basic realm="https://pkgsprodsu3weu.pkgs.visualstudio.com/"'
+        return Reply(401, discovery_headers(organization, [realm]))
+    if scheme == "bearer":
+        return bearer_refusal("TF400813: The user is not authorized to access this resource.")
+    browser = "mozilla/" in request.headers.get("user-agent", "").lower()
+    suppress = request.headers.get("x-tfs-fedauthredirect", "").lower() == "suppress"
+    if browser and not suppress and "text/html" in request.headers.get("accept", ""):
+        query = urlencode({"realm": request.host, "reply_to": f"https://{request.host}/"})
+        to = f"https://spsprodweu1.vssps.visualstudio.com/_signin?{query}"
+        return Reply(302, [("Location", to), HTML_TYPE])
+    return challenge(organization)
+
+
+def bearer_refusal(text: str) -> Reply:
+    reply = devops_error(401, text, "UnauthorizedRequestException")
+    extra = [("WWW-Authenticate", "Bearer"), ("X-TFS-ServiceError", quote(text, safe=""))]
+    return reply._replace(headers=[*reply.headers, *extra])
+
+
+class FeedPath(NamedTuple):
+    """The parts of a request for a feed; `tail` is what follows `/pypi/`."""
+
+    organization: str
+    project: str | None
+    feed: str | None
+    tail: Sequence[str]
+
+
+def read_feed_path(host: str, path: str) -> FeedPath:
+    """Take both forms of the host apart; a path that leads to no feed has `feed` None."""
+    parts = [unquote(part) for part in path.split("/")[1:]]
+    if host == "pkgs.dev.azure.com":
+        organization = parts.pop(0)
+    else:
+        organization = host.partition(".")[0]
+        if parts[0].lower() == "defaultcollection":
+            del parts[0]
+    project = None if parts[:1] in ([], ["_packaging"]) else parts.pop(0)
+    if len(parts) < 3 or parts[0] != "_packaging" or parts[2] != "pypi":
+        return FeedPath(organization.lower(), project, None, ())
+    return FeedPath(organization.lower(), project, parts[1], parts[3:])
+
+
+def feed_service(services: Services, request: Recorded) -> Reply:
+    where = read_feed_path(request.host, request.path)
+    organization = services.organizations.get(where.organization)
+    if organization is None:
+        text = f"The organization '{where.organization}' doesn't exist."
+        return not_found(text, "ServiceHostDoesNotExistException")
+    feed = organization.feed(where.feed, where.project) if where.feed else None
+    action = where.tail[0] if where.tail else ""
+    token = feed_token(services, organization, request)
+    anonymous = presented(request) == ("", "")
+    readable = anonymous and organization.public and (feed is None or feed.public)
+    if token is None and not (readable and action != "upload"):
+        return refusal(organization, request)
+    if feed is None:
+        text = f"The feed with ID '{where.feed}' doesn't exist."
+        return not_found(text, "FeedIdNotFoundException")
+    if action == "simple" and request.method in ("GET", "HEAD"):
+        return simple_page(organization, feed, where.tail[1:])
+    if action == "download" and request.method == "GET":
+        return download(services, organization, feed, where.tail[1:])
+    if action == "upload" and request.method == "POST":
+        return upload(organization, where, feed, token, request)
+    known = action in ("simple", "download", "upload")
+    return Reply(405) if known else not_found("The page was not found.", "PageNotFoundException")
+
+
+def simple_page(organization: Organization, feed: Feed, tail: Sequence[str]) -> Reply:
+    """The index of PEP 503; its links name organization and feed by GUID, never as asked for."""
+    name = tail[0] if tail else ""
+    if not name:
+        links = [f'<a href="{each}/">{each}</a>' for each in sorted(feed.packages)]
+    elif normalised(name) in feed.packages:
+        within = f"{feed.project_guid}/" if feed.project else ""
+        base = f"https://pkgs.dev.azure.com/{organization.name}/{within}_packaging/{feed.guid}"
+        links = [
+            f'<a href="{base}/pypi/download/{normalised(name)}/{version_of(file)}/{file}'
+            f'#sha256={hashlib.sha256(content).hexdigest()}">{file}</a>'
+            for file, content in sorted(feed.packages[normalised(name)].items())
+        ]
+    else:
+        text = f"The package '{name}' was not found in the feed '{feed.name}'."
+        return not_found(text, "PackageNotFoundException")
+    return html_reply("<!DOCTYPE html><html><body>\n" + "<br/>\n".join(links) + "\n</body></html>")
+
+
+def version_of(filename: str) -> str:
+    """The version in the name of a wheel or a source distribution."""
+    stem = re.sub(r"\.(whl|zip|tar\.\w+)$", "", filename)
+    return stem.split("-")[1] if filename.endswith(".whl") else stem.rpartition("-")[2]
+
+
+def download(
+    services: Services, organization: Organization, feed: Feed, tail: Sequence[str]
+) -> Reply:
+    """Send the client to the blob store, whose links are signed and take no credential."""
+    content = feed.packages.get(normalised(tail[0]), {}).get(tail[2]) if len(tail) == 3 else None
+    if content is None:
+        return not_found("The file was not found.", "PackageNotFoundException")
+    digest = hashlib.sha256(content).hexdigest()
+    host = "pkgsprodsu3weu.blob.core.windows.net"
+    path = f"/{organization.name}/{feed.guid}/{digest}"
+    return Reply(303, [("Location", f"https://{host}{path}?sig={services.signature}")])
+
+
+def blob_service(services: Services, request: Recorded) -> Reply:
+    if "authorization" in request.headers:
+        return Reply(400, body=b"InvalidAuthenticationInfo", reason="Authentication twice")
+    if request.query.get("sig") != services.signature:
+        return Reply(403, body=b"AuthenticationFailed")
+    digest = request.path.rpartition("/")[2]
+    for organization in services.organizations.values():
+        for feed in organization.feeds:
+            for files in feed.packages.values():
+                for content in files.values():
+                    if hashlib.sha256(content).hexdigest() == digest:
+                        return Reply(200, [("Content-Type", "application/octet-stream")], content)
+    return Reply(404, body=b"BlobNotFound")
+
+
+def upload(
+    organization: Organization,
+    where: FeedPath,
+    feed: Feed,
+    token: Token | None,
+    request: Recorded,
+) -> Reply:
+    """Take what twine and uv send."""
+    if token is None or not token.allows(WRITE_SCOPES):
+        text = "TF400813: The token lacks the scope vso.packaging_write."
+        return devops_error(403, text, "UnauthorizedRequestException")
+    if "@" in (where.feed or ""):
+        return devops_error(400, "A view cannot be published to.", "InvalidUserRequestException")
+    fields = multipart(request)
+    filename, content = fields.get("content", ("", b""))
+    name = fields.get("name", ("", b""))[1].decode()
+    if not (filename and name and fields.get(":action", ("", b""))[1] == b"file_upload"):
+        return devops_error(400, "The upload is incomplete.", "InvalidUserRequestException")
+    if feed.has(filename):
+        text = f"The feed '{feed.name}' of {organization.name} already contains file '{filename}'."
+        return Reply(409, [("Content-Type", "text/plain")], text.encode(), "Conflict - " + text)
+    feed.packages.setdefault(normalised(name), {})[filename] = content
+    return Reply(200)
+
+
+def multipart(request: Recorded) -> dict[str, tuple[str, bytes]]:
+    """Field name -> (file name, content) of a multipart body."""
+    boundary = re.search(r'boundary="?([^";]+)', request.headers.get("content-type", ""))
+    fields: dict[str, tuple[str, bytes]] = {}
+    if boundary is None:
+        return fields
+    for part in request.body.split(b"--" + boundary[1].encode())[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        text = head.decode("utf-8", "replace")
+        name = re.search(r'[; ]name="([^"]*)"', text)
+        filename = re.search(r'filename="([^"]*)"', text)
+        if name:
+            fields[name[1]] = (filename[1] if filename else "", content[: -len(b"\r\n")])
+    return fields
+
+
+# --- Token service ----------------------------------------------------------------------------
+
+
+def token_service(services: Services, request: Recorded) -> Reply:
+    """Session tokens and PATs, for the Entra token of a person."""
+    name, path = token_service_path(request)
+    organization = services.organizations.get(name) if name else None
+    if name and organization is None:
+        text = f"The organization '{name}' doesn't exist."
+        return not_found(text, "ServiceHostDoesNotExistException")
+    bearer = person_token(services, organization, request)
+    if isinstance(bearer, Reply):
+        return bearer
+    if "api-version" not in request.query:
+        return devops_error(400, "No api-version was given.", "VssVersionNotSpecifiedException")
+    typed = request.headers.get("content-type", "").startswith("application/json")
+    if request.method == "POST" and not typed:
+        return devops_error(415, "The body must be JSON.", "VssRequestContentTypeNotSupported")
+    if path.lower() == "_apis/token/sessiontokens" and request.method == "POST":
+        return session_token(services, organization, bearer.account, request)
+    if path.lower() == "_apis/tokens/pats" and organization is not None:
+        return pat_service(services, organization, bearer.account, request)
+    return not_found("The page was not found.", "PageNotFoundException")
+
+
+def token_service_path(request: Recorded) -> tuple[str, str]:
+    """Organization (empty at the hosts that serve all of them) and the path below it."""
+    path = request.path.lstrip("/")
+    if request.host == "vssps.dev.azure.com":
+        name, _, path = path.partition("/")
+        return unquote(name).lower(), path
+    name = request.host.partition(".")[0]
+    return ("" if name == "app" else name), path
+
+
+def person_token(
+    services: Services, organization: Organization | None, request: Recorded
+) -> Token | Reply:
+    """The caller's token, or the refusal.  Without an organization any person will do."""
+    scheme, secret = presented(request)
+    token = services.live(secret) if scheme == "bearer" else None
+    if token is None or token.kind != "entra" or token.audience != RESOURCE:
+        return bearer_refusal(f"TF400813: The user '{ANONYMOUS}' is not authorized.")
+    account = token.account
+    refused = bearer_refusal(f"TF400813: The user '{account.object_id}' is not authorized.")
+    if account.kind != "person":
+        return refused
+    if organization is None:
+        return token
+    if account.upn in organization.never_signed_in:
+        where = f"https://dev.azure.com/{organization.name}"
+        return bearer_refusal(f"TF401444: Please sign-in at least once as {account.upn} at {where}")
+    return token if organization.admits(token) else refused
+
+
+def session_token(
+    services: Services, organization: Organization | None, account: Account, request: Recorded
+) -> Reply:
+    body = request.json()
+    kind = request.query.get("tokenType", request.query.get("tokentype", "SelfDescribing")).lower()
+    if kind not in ("compact", "selfdescribing"):
+        return devops_error(400, f"Unknown token type '{kind}'.", "ArgumentException")
+    scope = str(body.get("scope") or "")
+    if not granted(scope):
+        return devops_error(400, f"Invalid scope '{scope}'.", "InvalidScopeException")
+    policy = organization or Organization("", None)
+    if policy.forbid_sessions or (policy.forbid_pats and kind == "compact"):
+        text = "VS403463: The organization's policy forbids the creation of this token."
+        return devops_error(403, text, "AccessCheckException")
+    now = services.now()
+    until = session_until(policy, body.get("validTo"), now, capped=kind == "selfdescribing")
+    if until is None:
+        return devops_error(400, "validTo is not acceptable.", "ArgumentOutOfRangeException")
+    where = organization.name if organization else None
+    name, life = str(body.get("displayName") or ""), until - now
+    self_describing = services.mint_devops(account, where, "session", scope, life, name)
+    compact = kind == "compact"
+    value = services.mint_devops(account, where, "pat", scope, life, name) if compact else ""
+    token = services.tokens[value or self_describing]
+    return json_reply(session_answer(token, self_describing if compact else None))
+
+
+def session_until(
+    policy: Organization, asked: object | None, now: float, capped: bool
+) -> float | None:
+    """When a session token ends; None when the wish is nonsense or beyond the policy."""
+    most = None if policy.max_session_hours is None else now + policy.max_session_hours * HOUR
+    if asked is None:
+        return now + SESSION_CAP if most is None else min(most, now + SESSION_CAP)
+    until = read_time(str(asked))
+    if until is None or until <= now or (most is not None and until > most + CLOCK_SKEW):
+        return None
+    return min(until, now + SESSION_CAP) if capped else until
+
+
+def session_answer(token: Token, alternate: str | None) -> dict[str, object]:
+    return {
+        "accessId": str(uuid.uuid4()),
+        "authorizationId": token.authorization_id,
+        "clientId": NO_TENANT,
+        "displayName": token.name,
+        "hostAuthorizationId": NO_TENANT,
+        "userId": token.account.object_id,
+        "isPublic": False,
+        "isValid": True,
+        "publicData": None,
+        "scope": token.scope,
+        "source": None,
+        "targetAccounts": [],
+        "claims": None,
+        "token": token.value,
+        "alternateToken": alternate,
+        "validFrom": devops_time(token.issued),
+        "validTo": devops_time(token.expires),
+    }
+
+
+def granted(scope: str) -> bool:
+    wanted = scope.split()
+    return bool(wanted) and set(wanted).issubset(GRANTABLE_SCOPES)
+
+
+def pat_service(
+    services: Services, organization: Organization, account: Account, request: Recorded
+) -> Reply:
+    own = [
+        token
+        for token in services.tokens.values()
+        if token.kind == "pat"
+        and token.account is account
+        and token.organization == organization.name
+        and not token.revoked
+    ]
+    wanted = request.query.get("authorizationId")
+    named = next((token for token in own if token.authorization_id == wanted), None)
+    if request.method == "POST":
+        return create_pat(services, organization, account, request)
+    if request.method == "GET" and wanted is None:
+        listed = [pat_answer(token, secret=False) for token in own]
+        return json_reply({"continuationToken": "", "patTokens": listed})
+    if request.method not in ("GET", "DELETE"):
+        return Reply(405)
+    if named is None:
+        return pat_error(organization, "authorizationNotFound")
+    if request.method == "GET":
+        return json_reply({"patToken": pat_answer(named, secret=False), "patTokenError": "none"})
+    named.revoked = True
+    return Reply(204)
+
+
+def create_pat(
+    services: Services, organization: Organization, account: Account, request: Recorded
+) -> Reply:
+    body, now = request.json(), services.now()
+    until = pat_until(organization, body.get("validTo"), now)
+    scope = str(body.get("scope") or "")
+    objections = (
+        (organization.tenant is None, "accessDenied"),  # personal accounts have no PAT API
+        (organization.forbid_pats, "disablePatCreationPolicyViolation"),
+        (not body.get("displayName"), "displayNameRequired"),
+        (body.get("allOrgs") not in (None, False), "globalPATCreationBlocked"),
+        (scope == "app_token", "fullScopePatPolicyViolation"),
+        (not granted(scope), "invalidScope"),
+        (until is None or until <= now, "invalidValidTo"),
+        (too_long(organization, until, now), "patLifespanPolicyViolation"),
+    )
+    for objection, error in objections:
+        if objection:
+            return pat_error(organization, error)
+    assert until is not None
+    name = str(body["displayName"])
+    value = services.mint_devops(account, organization.name, "pat", scope, until - now, name)
+    answer = pat_answer(services.tokens[value], secret=True)
+    return json_reply({"patToken": answer, "patTokenError": "none"})
+
+
+def pat_until(organization: Organization, asked: object | None, now: float) -> float | None:
+    """When a PAT ends: by default after 30 days, or as soon as the policy wants."""
+    if asked is not None:
+        return read_time(str(asked))
+    most = organization.max_pat_days
+    return now + min(30.0, 30.0 if most is None else most) * DAY
+
+
+def too_long(organization: Organization, until: float | None, now: float) -> bool:
+    most = organization.max_pat_days
+    return most is not None and until is not None and until > now + most * DAY + CLOCK_SKEW
+
+
+def pat_answer(token: Token, secret: bool) -> dict[str, object]:
+    return {
+        "displayName": token.name,
+        "validTo": devops_time(token.expires),
+        "scope": token.scope,
+        "targetAccounts": [NO_TENANT],
+        "validFrom": devops_time(token.issued),
+        "authorizationId": token.authorization_id,
+        "token": token.value if secret else None,
+    }
+
+
+def pat_error(organization: Organization, error: str) -> Reply:
+    return json_reply({"patToken": None, "patTokenError": error}, organization.policy_status)
+
+
+# --- Sign-in service --------------------------------------------------------------------------
+
+TENANT_ALIASES = ("organizations", "common", "consumers")
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def sign_in_service(services: Services, request: Recorded) -> Reply:
+    match = re.fullmatch(
+        r"/([A-Za-z0-9.-]+)/oauth2/v2\.0/(authorize|token|devicecode)", request.path
+    )
+    if match is None:
+        return html_reply("<html>There is no such page.</html>", 404)
+    tenant, action = match[1].lower(), match[2]
+    known = {account.tenant for account in services.accounts.values()}
+    known.update(each.tenant for each in services.organizations.values() if each.tenant)
+    if tenant not in TENANT_ALIASES and tenant not in known:
+        return entra_error("invalid_request", 90002, f"Tenant '{tenant}' not found.")
+    if action == "authorize" and request.method == "GET":
+        return authorize(services, tenant, request.query)
+    if action == "authorize" or request.method != "POST":
+        return Reply(405)
+    form_type = "application/x-www-form-urlencoded"
+    if not request.headers.get("content-type", "").startswith(form_type):
+        return entra_error("invalid_request", 9002313, "Invalid request. Request is malformed.")
+    if action == "devicecode":
+        return device_code(services, tenant, request.form)
+    grant = GRANTS.get(request.form.get("grant_type", ""))
+    if grant is None:
+        return entra_error("unsupported_grant_type", 70003, "The grant type is not supported.")
+    return grant(services, tenant, request.form)
+
+
+def scope_objection(scope: str) -> Reply | None:
+    """First-party clients may ask for all of Azure DevOps, and for nothing narrower."""
+    wanted = scope.split()
+    if DEFAULT_SCOPE in wanted:
+        return None
+    if any(each.startswith(RESOURCE) for each in wanted):
+        return entra_error(
+            "invalid_grant", 65002, "Consent must be configured via preauthorization."
+        )
+    return entra_error("invalid_scope", 70011, f"The scope '{scope}' is not valid.")
+
+
+def client_objection(services: Services, form: Mapping[str, str]) -> Reply | None:
+    """Whether a public client may come like this."""
+    if form.get("client_id") not in services.public_clients:
+        return entra_error("unauthorized_client", 700016, "Application was not found.")
+    if "client_secret" in form:
+        return entra_error("invalid_client", 700025, "Client is public: no secret.", 401)
+    return None
+
+
+def sign_in_tenant(account: Account, tenant: str) -> str | None:
+    """The tenant that the token is for; None where the account does not exist."""
+    if tenant in TENANT_ALIASES:
+        return account.tenant
+    return tenant if account.belongs_to(tenant) else None
+
+
+def authorize(services: Services, tenant: str, query: Mapping[str, str]) -> Reply:
+    """Sign `browser_account` in, as if a person had clicked through."""
+    redirect = query.get("redirect_uri", "")
+    if query.get("client_id") not in services.public_clients:
+        return html_reply("<html>AADSTS700016: Application was not found.</html>", 400)
+    if not re.fullmatch(r"http://localhost:\d{1,5}/?", redirect):
+        return html_reply("<html>AADSTS50011: The redirect URI does not match.</html>", 400)
+    account = services.browser_account
+    if account is None:
+        return html_reply("<html>Sign in to your account</html>")
+    state = {"state": query["state"]} if query.get("state") else {}
+    error = authorize_error(services, query) or services.sign_in_outcome
+    where = sign_in_tenant(account, tenant)
+    if not error and where is None:
+        error = "access_denied"
+    if error or where is None:
+        text = f"AADSTS50000: the sign-in ended with {error}."
+        return deliver(query, {"error": error, "error_description": text, **state})
+    code = "1.A" + secrets.token_urlsafe(60)
+    expires = services.now() + CODE_LIFETIME
+    kept = (query["client_id"], redirect, query["code_challenge"], query["scope"])
+    services.codes[code] = Code(account, where, *kept, expires)
+    return deliver(query, {"code": code, **state, "session_state": str(uuid.uuid4())})
+
+
+def authorize_error(services: Services, query: Mapping[str, str]) -> str:
+    """What is wrong with a request whose redirect URI can be trusted with the answer."""
+    if query.get("response_type") != "code":
+        return "unsupported_response_type"
+    if scope_objection(query.get("scope", "")) is not None:
+        return "invalid_scope"
+    challenge_length = len(query.get("code_challenge", ""))  # of SHA-256 in base64url: 43
+    pkce = query.get("code_challenge_method") == "S256" and challenge_length == 43
+    return "" if pkce and query.get("state") else "invalid_request"
+
+
+def deliver(query: Mapping[str, str], answer: Mapping[str, str]) -> Reply:
+    """Hand the answer to the redirect URI: in the query, or by a form that submits itself."""
+    redirect = query["redirect_uri"]
+    if query.get("response_mode", "query") != "form_post":
+        return Reply(302, [("Location", f"{redirect}?{urlencode(answer)}")])
+    fields = "".join(
+        f'<input type="hidden" name="{name}" value="{html.escape(value)}"/>'
+        for name, value in answer.items()
+    )
+    form = f'<form method="POST" name="hiddenform" action="{html.escape(redirect)}">{fields}</form>'
+    script = "<script>window.setTimeout('document.forms[0].submit()', 0);</script>"
+    return html_reply(f"<html><body>{form}{script}</body></html>")
+
+
+def token_reply(
+    services: Services, account: Account, tenant: str, client: str, scope: str
+) -> Reply:
+    """The answer of every grant.  A new refresh token never ends the life of the old one."""
+    value: dict[str, object] = {
+        "token_type": "Bearer",
+        "scope": f"{RESOURCE}/user_impersonation {DEFAULT_SCOPE}",
+        "expires_in": int(ENTRA_LIFETIME),
+        "ext_expires_in": int(ENTRA_LIFETIME),
+        "access_token": services.mint_entra(account, tenant),
+    }
+    if "offline_access" in scope.split():
+        refresh = "1.A" + secrets.token_urlsafe(700)
+        account.refresh_tokens[refresh] = services.now()
+        value["refresh_token"] = refresh
+    if "openid" in scope.split():
+        issuer = f"https://login.microsoftonline.com/{tenant}/v2.0"
+        claims = {"aud": client, "iss": issuer, "tid": tenant, "oid": account.object_id}
+        value["id_token"] = jwt({**claims, "preferred_username": account.upn})
+    return json_reply(value)
+
+
+def redeem_code(services: Services, tenant: str, form: Mapping[str, str]) -> Reply:
+    objection = client_objection(services, form)
+    if objection is not None:
+        return objection
+    code = services.codes.get(form.get("code", ""))
+    if code is None:
+        return entra_error("invalid_grant", 70000, "The code is not valid.")
+    if code.used:
+        return entra_error("invalid_grant", 54005, "The code was already redeemed.")
+    code.used = True
+    digest = base64url(hashlib.sha256(form.get("code_verifier", "").encode()).digest())
+    if code.expires <= services.now():
+        return entra_error("invalid_grant", 70008, "The code has expired.")
+    if code.client != form["client_id"]:
+        return entra_error("invalid_grant", 700005, "The code is for another client.")
+    if code.redirect != form.get("redirect_uri"):
+        return entra_error("invalid_grant", 50011, "The redirect URI does not match.")
+    if code.challenge != digest:
+        return entra_error("invalid_grant", 501481, "The code verifier does not match.")
+    if tenant not in TENANT_ALIASES and tenant != code.tenant:
+        return entra_error("invalid_grant", 700005, "The code is for another tenant.")
+    return token_reply(services, code.account, code.tenant, code.client, code.scope)
+
+
+def device_code(services: Services, tenant: str, form: Mapping[str, str]) -> Reply:
+    objection = client_objection(services, form) or scope_objection(form.get("scope", ""))
+    if objection is not None:
+        return objection
+    secret = "DAQABIQEAAA" + secrets.token_urlsafe(60)
+    user_code = "".join(secrets.choice("BCDFGHJKLMNPQRSTVWXZ23456789") for _ in range(9))
+    expires = services.now() + services.device_lifetime
+    kept = (form["client_id"], tenant, form["scope"], expires, services.device_interval)
+    services.devices[secret] = Device(user_code, *kept)
+    page = "https://microsoft.com/devicelogin"
+    value = {
+        "user_code": user_code,
+        "device_code": secret,
+        "verification_uri": page,
+        "expires_in": int(services.device_lifetime),
+        "interval": int(services.device_interval),
+        "message": f"To sign in, open the page {page} and enter the code {user_code}.",
+    }
+    return json_reply(value)
+
+
+def redeem_device(services: Services, tenant: str, form: Mapping[str, str]) -> Reply:
+    objection = client_objection(services, form)
+    if objection is not None:
+        return objection
+    device = services.devices.get(form.get("device_code", ""))
+    if device is None or device.client != form["client_id"] or device.tenant != tenant:
+        return entra_error("bad_verification_code", 70018, "The device code is not valid.")
+    now, since = services.now(), services.now() - device.last_poll
+    device.last_poll, device.polls = now, device.polls + 1
+    if device.declined:
+        return entra_error("authorization_declined", 65004, "The person declined.")
+    if device.expires <= now:
+        return entra_error("expired_token", 70020, "The device code has expired.")
+    if since < device.interval - 0.5:  # a client that waited is never a hair too early
+        device.interval += 5
+        return entra_error("slow_down", 70016, "Polled too often.")
+    patience = services.device_auto_approve_after_polls
+    if patience is not None and device.polls > patience:
+        device.account = device.account or services.browser_account
+    if device.account is None:
+        return entra_error("authorization_pending", 70016, "Authorization is pending.")
+    where = sign_in_tenant(device.account, tenant)
+    del services.devices[form["device_code"]]
+    if where is None:
+        return entra_error("invalid_grant", 50020, "The account does not exist in the tenant.")
+    return token_reply(services, device.account, where, device.client, device.scope)
+
+
+def redeem_refresh(services: Services, tenant: str, form: Mapping[str, str]) -> Reply:
+    objection = client_objection(services, form) or scope_objection(form.get("scope", ""))
+    if objection is not None:
+        return objection
+    value = form.get("refresh_token", "")
+    accounts = services.accounts.values()
+    account = next((each for each in accounts if value in each.refresh_tokens), None)
+    if account is None or account.refresh_tokens[value] + REFRESH_IDLE <= services.now():
+        return entra_error("invalid_grant", 700082, "The refresh token has expired.")
+    where = sign_in_tenant(account, tenant)
+    if where is None:
+        return entra_error("invalid_grant", 50020, "The account does not exist in the tenant.")
+    account.refresh_tokens[value] = services.now()
+    return token_reply(services, account, where, form["client_id"], form["scope"])
+
+
+def redeem_client(services: Services, tenant: str, form: Mapping[str, str]) -> Reply:
+    """Client credentials: a secret, or a federated token that `assertions` knows."""
+    if tenant in TENANT_ALIASES:
+        return entra_error("invalid_request", 50059, "No tenant-identifying information.")
+    if form.get("scope") != DEFAULT_SCOPE:
+        return entra_error("invalid_scope", 70011, "The scope must be that of one resource.")
+    wanted, accounts = form.get("client_id"), services.accounts.values()
+    app = next((each for each in accounts if each.client_id == wanted), None)
+    if app is None or app.kind != "app" or not app.belongs_to(tenant):
+        return entra_error("unauthorized_client", 700016, "Application was not found.")
+    if "client_assertion" in form:
+        typed = form.get("client_assertion_type") == JWT_BEARER
+        if not typed or services.assertions.get(form["client_assertion"]) is not app:
+            return entra_error("invalid_client", 70021, "No matching federated identity.", 401)
+    elif "client_secret" not in form:
+        return entra_error("invalid_client", 7000218, "Secret or assertion is missing.", 401)
+    elif not secrets.compare_digest(form["client_secret"].encode(), app.secret.encode()):
+        return entra_error("invalid_client", 7000215, "Invalid client secret provided.", 401)
+    return token_reply(services, app, tenant, app.client_id, "")
+
+
+GRANTS: dict[str, Callable[[Services, str, Mapping[str, str]], Reply]] = {
+    "authorization_code": redeem_code,
+    DEVICE_GRANT: redeem_device,
+    "refresh_token": redeem_refresh,
+    "client_credentials": redeem_client,
+}
+
+HANDLERS: Sequence[tuple[str, Handler]] = (
+    (r"https://(pkgs\.dev\.azure\.com|[\w-]+\.pkgs\.visualstudio\.com)", feed_service),
+    (r"https://[\w-]+\.blob\.core\.windows\.net", blob_service),
+    (r"https://(app\.)?vssps\.dev\.azure\.com", token_service),
+    (r"https://[\w-]+\.vssps\.visualstudio\.com", token_service),
+    (r"https://login\.(microsoftonline\.com|microsoft\.com|windows\.net)", sign_in_service),
+)
+
+
+# --- Servers ----------------------------------------------------------------------------------
+
+
+class Authority:
+    """A throw-away certificate authority that makes certificates as names are asked for."""
+
+    def __init__(self, pem: Path) -> None:
+        self.pem = pem
+        self._ca = trustme.CA()
+        self._ca.cert_pem.write_to_path(str(pem))
+        self._lock = threading.Lock()
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self.door = self.context("localhost")
+        self.door.sni_callback = self._choose
+
+    def context(self, name: str) -> ssl.SSLContext:
+        with self._lock:
+            if name not in self._contexts:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.set_alpn_protocols(["http/1.1"])
+                self._ca.issue_cert(name).configure_cert(context)
+                self._contexts[name] = context
+            return self._contexts[name]
+
+    def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        if name:
+            tls.context = self.context(name)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """A threaded server that can hang up on everybody at once."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 512
+
+    def __init__(self, services: Services, door: type[Door]) -> None:
+        self.services = services
+        self.door = door
+        self._open: dict[socket.socket, threading.Thread] = {}
+        super().__init__(("127.0.0.1", 0), door)
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def start(self) -> None:
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def hang_up(self) -> list[threading.Thread]:
+        """Cut all connections; the threads returned are about to end."""
+        threads = []
+        for connection, thread in list(self._open.items()):
+            with contextlib.suppress(OSError):  # past SSLSocket, whose state its thread is using
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            threads.append(thread)
+        return threads
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.attend(request, client_address)
+
+    def attend(self, connection: socket.socket, client_address: Any) -> None:
+        """Serve a connection to its end, in the thread of the caller."""
+        self._open[connection] = threading.current_thread()
+        try:
+            self.door(connection, client_address, self)
+        finally:
+            del self._open[connection]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # which TLS errors and broken pipes are
+            self.services.mishaps.append(traceback.format_exc())
+
+
+class SecureServer(Server):
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Speak TLS; the handshake is left to the connection's own thread."""
+        request.settimeout(10)
+        context = self.services.authority.door
+        with context.wrap_socket(
+            request, server_side=True, do_handshake_on_connect=False
+        ) as connection:
+            self.attend(connection, client_address)
+
+
+class Door(http.server.BaseHTTPRequestHandler):
+    """HTTP/1.1 on one connection: reads requests, has them answered, writes the replies."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else an answer waits 40 ms for the ACK of what went before
+    timeout = 60
+    scheme = "https"
+    server: Server
+
+    def setup(self) -> None:
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.do_handshake()
+        super().setup()
+
+    def do_GET(self) -> None:
+        request = self.read()
+        if request is not None:
+            self.write(self.reply(request))
+
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815
+
+    def reply(self, request: Recorded) -> Reply:
+        return self.server.services.answer(request)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on stderr: the record is `services.requests`."""
+
+    def read(self) -> Recorded | None:
+        """The request with its body; None, and a refusal sent, when the body is too large."""
+        url = urlsplit(self.path)
+        host = url.hostname or urlsplit("//" + self.headers.get("Host", "")).hostname or ""
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        headers: dict[str, str] = {}
+        for name, value in self.headers.items():
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        length = int(headers.get("content-length") or 0)
+        body = self.read_chunks() if chunked else self.read_body(length)
+        request = Recorded(self.scheme, host, self.command, url.path, query, headers, body or b"")
+        if body is None:
+            self.server.services.record(request, 413)
+            self.close_connection = True
+            self.write(Reply(413))
+            return None
+        return request
+
+    def read_body(self, length: int) -> bytes | None:
+        return None if length > BODY_CAP else self.rfile.read(length)
+
+    def read_chunks(self) -> bytes | None:
+        body = bytearray()
+        while True:
+            size = int(self.rfile.readline().partition(b";")[0], 16)
+            if len(body) + size > BODY_CAP:
+                return None
+            body += self.rfile.read(size)
+            self.rfile.readline()
+            if size == 0:
+                return bytes(body)
+
+    def write(self, reply: Reply) -> None:
+        if reply.status == 0:
+            self.close_connection = True
+            return
+        reason = reply.reason or self.responses.get(reply.status, ("",))[0]
+        headers = [("Date", self.date_time_string(int(self.server.services.now())))]
+        headers.extend(reply.headers)
+        if reply.status not in (204, 304):
+            headers.append(("Content-Length", str(len(reply.body))))
+        if self.close_connection:
+            headers.append(("Connection", "close"))
+        lines = [f"HTTP/1.1 {reply.status} {reason}"]
+        lines.extend(f"{name}: {value}" for name, value in headers)
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+        body = b"" if self.command == "HEAD" or reply.status in (204, 304) else reply.body
+        if not reply.drip:
+            self.wfile.write(head + body)
+            return
+        self.wfile.write(head)
+        for each in body:
+            time.sleep(reply.drip)
+            self.wfile.write(bytes([each]))
+
+
+class ProxyDoor(Door):
+    """An HTTP proxy whose every tunnel ends at the stand-in services."""
+
+    scheme = "http"
+
+    def do_CONNECT(self) -> None:
+        services = self.server.services
+        authorization = self.headers.get("Proxy-Authorization")
+        status = 200 if self.path.endswith(":443") else 403
+        if not self.welcome():
+            status = 407
+        with services.lock:
+            services.tunnels.append(Tunnel(self.path, authorization, status))
+        self.close_connection = True
+        if status != 200:
+            self.write(self.proxy_refusal(status))
+            return
+        self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        # The client says nothing more before it has read that: the socket can change hands.
+        services.secure.finish_request(self.connection, self.client_address)
+
+    def reply(self, request: Recorded) -> Reply:
+        if "://" not in self.path:  # no proxy request, but one for a service at `local_url`
+            return super().reply(request)
+        reply = Reply(502) if self.welcome() else self.proxy_refusal(407)
+        self.server.services.record(request, reply.status)
+        return reply
+
+    def welcome(self) -> bool:
+        login = self.server.services.proxy_login
+        if login is None:
+            return True
+        expected = "Basic " + base64.b64encode(login.encode()).decode()
+        return self.headers.get("Proxy-Authorization") == expected
+
+    def proxy_refusal(self, status: int) -> Reply:
+        return Reply(status, [("Proxy-Authenticate", 'Basic realm="proxy"')] * (status == 407))
+
+
+def fake_az(folder: Path, services: Services, account: Account) -> None:
+    """Put an `az` into `folder` that is signed in as `account`, at home and where it is a guest.
+
+    Tokens lie in files that only their owner can read: not on a command line, not in a script.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tenant in [("home", account.tenant), *((t, t) for t in account.guest_of)]:
+        token = services.tokens[services.mint_entra(account, tenant)]
+        local = datetime.datetime.fromtimestamp(token.expires)
+        answer = {
+            "accessToken": token.value,
+            "expiresOn": local.strftime("%Y-%m-%d %H:%M:%S.%f"),
+            "expires_on": int(token.expires),
+            "tenant": token.tenant,
+            "tokenType": "Bearer",
+        }
+        data = folder / f"az-{name}.json"
+        data.touch(mode=0o600)
+        data.write_text(json.dumps(answer), encoding="utf-8")
+    script = folder / "az"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in "account get-access-token "*{RESOURCE}*) ;;\n'
+        '*) echo "ERROR: unexpected: az $*" >&2; exit 2;; esac\n'
+        "tenant=home\n"
+        'while [ $# -gt 0 ]; do [ "$1" = --tenant ] && tenant="$2"; shift; done\n'
+        f'[ "$tenant" = {account.tenant} ] && tenant=home\n'
+        'cat "${0%/*}/az-$tenant.json" 2>/dev/null && exit\n'
+        'echo "AADSTS50020: no such user there. Run: az login --tenant $tenant" >&2; exit 1\n'
+    )
+    script.chmod(0o755)
+    (folder / "az.cmd").write_text('@type "%~dp0az-home.json"\r\n')
+
+
+# ----------------------------------------------------------------------------------------------
+# Tests
+# ----------------------------------------------------------------------------------------------
+
+# --- helpers ----------------------------------------------------------------------------------
+
+FEED = "https://pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/simple/"
+UPLOAD = "https://pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/upload/"
+OTHER = "https://pkgs.dev.azure.com/fabrikam/_packaging/pyfeed/pypi/simple/"
+TENANT = "8f0f8e3a-6b1e-4c8e-9a53-0d7d3a3c1e11"
+NOW = 1_800_000_000.0
+
+
+def parsed(url: str = FEED) -> module.Feed:
+    found = module.parse_feed(url)
+    assert found is not None
+    return found
+
+
+def a_challenge(url: str = FEED) -> module.Challenge:
+    return module.Challenge(parsed(url), TENANT, "https://vssps.dev.azure.com/contoso")
+
+
+def unexpected(*arguments: object) -> Any:
+    raise AssertionError(f"not expected here: {arguments!r}")
+
+
+class Kept(module.Store):
+    """A store that is a dictionary; `real` tells whether it is as good as a keyring."""
+
+    def __init__(self, entries: Mapping[str, str] | None = None, real: bool = True) -> None:
+        super().__init__(unexpected)
+        self.real, self.entries = real, dict(entries or {})
+        self.others: dict[tuple[str, str], str] = {}
+
+    def read(self, name: str) -> str | None:
+        return self.entries.get(name)
+
+    def write(self, name: str, text: str, in_file: bool) -> bool:
+        if self.real or in_file:
+            self.entries[name] = text
+        return self.real or in_file
+
+    def erase(self, name: str) -> bool:
+        return self.entries.pop(name, None) is not None
+
+    def foreign(self, names: Sequence[tuple[str, str]], erase: bool = False) -> list[str]:
+        found = [self.others[name] for name in names if name in self.others]
+        for name in names if erase else ():
+            self.others.pop(name, None)
+        return found
+
+
+def no_file(path: str) -> str:
+    raise FileNotFoundError(2, "No such file or directory", path)
+
+
+def make_world(**changes: Any) -> module.World:
+    """A world in which nothing exists and whatever is not asked for must not happen."""
+    nothing = module.World(
+        environ={},
+        host="machine",
+        now=lambda: NOW,
+        sleep=unexpected,
+        jitter=lambda: 0.0,
+        send=unexpected,
+        which=lambda program: None,
+        run=unexpected,
+        read_text=no_file,
+        notify=unexpected,
+        store=Kept(),
+    )
+    return dataclasses.replace(nothing, **changes)
+
+
+class Script:
+    """Answers requests in turn, and keeps them."""
+
+    def __init__(self, *answers: module.Response | Exception) -> None:
+        self.answers, self.requests = list(answers), []  # type: ignore[var-annotated]
+
+    def __call__(self, request: module.Request) -> module.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def response(status: int, body: object = b"", **headers: str) -> module.Response:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    pairs = tuple((name.replace("_", "-").lower(), value) for name, value in headers.items())
+    return module.Response(status, pairs, raw)
+
+
+CHALLENGED = response(
+    401,
+    www_authenticate=f"Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}, "
+    'Basic realm="https://pkgsprodsu3weu.pkgs.visualstudio.com/", TFS-Federated',
+    x_vss_resourcetenant=TENANT,
+    x_vss_authorizationendpoint="https://vssps.dev.azure.com/contoso/",
+    x_vss_e2eid="11111111-2222-3333-4444-555555555555",
+)
+
+
+def az_world(send: Script, **changes: Any) -> module.World:
+    """A world with a working Azure CLI, and a service that answers by script."""
+    token = jwt({"scp": "user_impersonation", "upn": "ada@contoso.example", "exp": NOW + 3600})
+    done = module.Completed(0, json.dumps({"accessToken": token, "expires_on": NOW + 3600}), "")
+    changes = {"which": lambda program: f"/bin/{program}", "run": lambda *_: done, **changes}
+    return make_world(send=send, **changes)
+
+
+# --- feeds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param(FEED, id="organization-scoped"),
+        pytest.param(FEED.rstrip("/"), id="no closing slash"),
+        pytest.param(f"{FEED}some-package/", id="a package's page"),
+        pytest.param(UPLOAD, id="upload"),
+        pytest.param(UPLOAD.rstrip("/"), id="upload, no closing slash"),
+        pytest.param(FEED.replace("contoso/", "contoso/My%20Project/"), id="project-scoped"),
+        pytest.param(FEED.replace("contoso/", f"contoso/{TENANT}/"), id="project by GUID"),
+        pytest.param(FEED.replace("pyfeed", "pyfeed@Local"), id="view"),
+        pytest.param(FEED.replace("https://", "https://VssSessionToken@"), id="user name"),
+        pytest.param(FEED.replace("https://", "https://user:pass@"), id="user name and password"),
+        pytest.param(FEED.replace(".com/", ".com:443/"), id="default port"),
+        pytest.param(
+            FEED.replace("pkgs.dev.azure.com", "PKGS.Dev.Azure.COM"), id="host in capitals"
+        ),
+        pytest.param(FEED.replace("contoso", "Contoso"), id="organization in capitals"),
+        pytest.param(FEED + "?x=1/", id="query"),
+        pytest.param(FEED + "#sha256=00", id="fragment"),
+        pytest.param(
+            f"https://pkgs.dev.azure.com/contoso/{TENANT}/_packaging/{TENANT}/pypi/download/x/1.0/"
+            "x-1.0-py3-none-any.whl#sha256=00",
+            id="download link",
+        ),
+        pytest.param("https://pkgs.dev.azure.com/contoso", id="organization alone"),
+        pytest.param(
+            "https://contoso.pkgs.visualstudio.com/_packaging/f/pypi/simple/", id="legacy"
+        ),
+        pytest.param(
+            "https://contoso.pkgs.visualstudio.com/DefaultCollection/_packaging/f/pypi/simple/",
+            id="legacy with collection",
+        ),
+        pytest.param("contoso.pkgs.visualstudio.com", id="legacy host alone"),
+        pytest.param("contoso.pkgs.visualstudio.com:443", id="legacy host and port"),
+        pytest.param("https://contoso.pkgs.vsts.me/_packaging/f/pypi/simple/", id="test fabric"),
+        pytest.param(
+            "https://pkgs.codedev.ms/contoso/_packaging/f/pypi/simple/", id="test fabric 2"
+        ),
+    ],
+)
+def test_parse_feed_gives_one_organization_for_every_spelling(url: str) -> None:
+    assert parsed(url).organization == "contoso"
+
+
+def test_parse_feed_keeps_the_path_and_drops_the_rest() -> None:
+    url = "https://me:pw@PKGS.dev.azure.com:443/Contoso/My%20Project/_packaging/f/?q=1#x"
+    assert parsed(url).url == "https://pkgs.dev.azure.com/Contoso/My%20Project/_packaging/f/"
+
+
+@pytest.mark.parametrize("host", ["pkgs.visualstudio.com", "pkgsprodsu3weu.pkgs.visualstudio.com"])
+def test_parse_feed_takes_the_organization_of_the_host_guid_form_from_the_path(host: str) -> None:
+    found = parsed(f"https://{host}/A{TENANT}/_packaging/f/pypi/simple/")
+    assert found.organization == f"a{TENANT}"
+
+
+NOT_OURS = [
+    "",
+    "my-service",
+    "python-poetry-check",
+    "poetry-repository-private",
+    "pdm-pypi-0",
+    "https://index.example.org/simple/",
+    "index.example.org",
+    "https://[bad",
+    "https://",
+    "://",
+    "pkgs.dev.azure.com",
+    "https://pkgs.dev.azure.com",
+    "https://pkgs.dev.azure.com/",
+    "https://pkgs.dev.azure.com/_packaging/f/pypi/simple/",
+    "https://packagefeedproxy.microsoft.io/pypi/simple",
+    "https://dev.azure.com/contoso/",
+    "https://feeds.dev.azure.com/contoso/",
+]
+LOOK_ALIKES = [
+    "http://pkgs.dev.azure.com/contoso/",
+    "ftp://pkgs.dev.azure.com/contoso/",
+    "https://pkgs.dev.azure.com:8443/contoso/",
+    "https://pkgs.dev.azure.com:80/contoso/",
+    "https://pkgs.dev.azure.com:99999/contoso/",
+    "https://pkgs.dev.azure.com:abc/contoso/",
+    "https://evil-pkgs.dev.azure.com/contoso/",
+    "https://evilpkgs.dev.azure.com/contoso/",
+    "https://evil.pkgs.dev.azure.com/contoso/",
+    "https://evilpkgs.visualstudio.com/contoso/",
+    "https://pkgs.dev.azure.com.evil.example/contoso/",
+    "https://contoso.pkgs.visualstudio.com.evil.example/",
+    "https://evil.example/pkgs.dev.azure.com/contoso/",
+    "https://evil.example/?u=https://pkgs.dev.azure.com/contoso/",
+    "https://evil.example/#https://pkgs.dev.azure.com/contoso/",
+    "https://evil.example#@pkgs.dev.azure.com/contoso/",
+    "https://pkgs.dev.azure.com@evil.example/contoso/",
+    "https://pkgs.dev.azure.com:pw@evil.example/contoso/",
+    "https://pkgs.dev.azure.com#@evil.example/contoso/",
+    "https://pkgs.dev.azure.com?@evil.example/contoso/",
+    "https://a@evil.example@pkgs.dev.azure.com/contoso/",
+    "https://evil.example\\@pkgs.dev.azure.com/contoso/",
+    "https://pkgs.dev.azure.com\\@evil.example/contoso/",
+    "https://pkgs.dev.azure.com\\.evil.example/contoso/",
+    "https://evil.example\\.pkgs.visualstudio.com/contoso/",
+    "https://pkgs.dev.azure.com./contoso/",
+    "https://contoso.pkgs.visualstudio.com./",
+    "https://pkgs%2edev.azure.com/contoso/",
+    "https://pkgs.dev.azure.com%2eevil.example/contoso/",
+    "https://pkgs.dev.azure.com%00.evil.example/contoso/",
+    "https://pkgs.dev.azure.com\t/contoso/",
+    "https://pkgs.dev\n.azure.com/contoso/",
+    "https://pkgs.dev.azure.com\r\n/contoso/",
+    "https://pkgs.dev.azure.com\x00.evil.example/contoso/",
+    "https://pkgs.dev.azure.com /contoso/",
+    " https://pkgs.dev.azure.com/contoso/",
+    "https://pkgs.dev.azure.com/contoso /",
+    "https://\uff50kgs.dev.azure.com/contoso/",
+    "https://pkgs\u3002dev.azure.com/contoso/",
+    "https://pkgs.dev.\u0430zure.com/contoso/",
+    "https://xn--pkgs-.pkgs.visualstudio.com.evil.example/",
+    "https://[::ffff:13.107.42.20]/contoso/",
+    "https://[pkgs.dev.azure.com]/contoso/",
+    "https://.pkgs.visualstudio.com/contoso/",
+    "https://-.pkgs.visualstudio.com/contoso/",
+    "https:pkgs.dev.azure.com/contoso/",
+    "https:/pkgs.dev.azure.com/contoso/",
+    "https:///pkgs.dev.azure.com/contoso/",
+    "//pkgs.dev.azure.com/contoso/",
+    "https://https://pkgs.dev.azure.com/contoso/",
+    "evil.example/contoso.pkgs.visualstudio.com",
+    "me@contoso.pkgs.visualstudio.com",
+    "contoso.pkgs.visualstudio.com@evil.example",
+    "https://pkgs.dev.azure.com/../contoso/",
+    "https://pkgs.dev.azure.com/contoso/../fabrikam/_packaging/f/pypi/simple/",
+    "https://pkgs.dev.azure.com/contoso/%2e%2E/fabrikam/_packaging/f/pypi/simple/",
+    "https://pkgs.dev.azure.com//contoso/",
+    "https://pkgs.dev.azure.com/contoso%2ffabrikam/",
+    "https://pkgs.dev.azure.com/contoso%00/",
+    "https://pkgs.dev.azure.com/con%0atoso/",
+]
+
+
+@pytest.mark.parametrize("service", NOT_OURS + LOOK_ALIKES)
+def test_parse_feed_leaves_everything_else_alone(service: str) -> None:
+    assert module.parse_feed(service) is None
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.builds("https://{}/{}".format, st.text(), st.text()),
+        st.builds(
+            "{}{}{}".format,
+            st.text(max_size=9),
+            st.sampled_from(["pkgs.dev.azure.com", "https://pkgs.dev.azure.com/contoso/"]),
+            st.text(max_size=9),
+        ),
+    )
+)
+def test_parse_feed_agrees_with_the_parser_that_opens_connections(service: str) -> None:
+    found = module.parse_feed(service)
+    if found is not None:
+        parts = urllib3.util.parse_url(found.url)
+        assert (parts.scheme, parts.auth, parts.port) == ("https", None, None)
+        assert module.organization_of(str(parts.host), parts.path or "") == found.organization
+        if not found.bare:
+            assert urllib3.util.parse_url(service).host == parts.host
+
+
+# --- tokens -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "epoch"),
+    [
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15T08:00:00.1234567Z", NOW),
+        ("2027-01-15T08:00:00", NOW),
+        ("2027-01-15 08:00:00", NOW),
+        ("2027-01-15T09:30:00+01:30", NOW),
+        ("2027-01-15T06:30:00.5-0130", NOW),
+        ("2027-02-30T08:00:00Z", None),
+        ("2027-01-15T25:00:00Z", None),
+        ("2027-01-15", None),
+        ("tomorrow", None),
+        ("", None),
+        (1, None),
+        (None, None),
+    ],
+)
+def test_parse_date(text: object, epoch: float | None) -> None:
+    assert module.parse_date(text) == epoch
+
+
+def test_format_date() -> None:
+    assert module.format_date(NOW + 0.7) == "2027-01-15T08:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (1, 1.0),
+        (1.5, 1.5),
+        ("2", 2.0),
+        ("x", None),
+        (True, None),
+        (None, None),
+        ([], None),
+        ("nan", None),
+        ("inf", None),
+        (float("inf"), None),
+        (10**400, None),
+        ("9" * 400, None),
+    ],
+)
+def test_number(value: object, found: float | None) -> None:
+    assert module.number(value) == found
+
+
+@given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.text(), st.lists).map(str)))
+def test_parsers_of_outside_text_never_raise(value: str | bytes) -> None:
+    assert isinstance(module.parse_object(value), dict)
+    if isinstance(value, str):
+        assert isinstance(module.claims(value), dict)
+        assert isinstance(module.claims(f"x.{value}.y"), dict)
+        module.parse_date(value)
+        module.number(value)
+        module.read_session(value)
+        assert module.shown(value).isprintable()
+
+
+def test_parse_object_survives_what_is_nested_too_deep() -> None:
+    assert module.parse_object('{"a":' + "[" * 100_000) == {}
+
+
+@pytest.mark.parametrize(
+    ("payload", "person"),
+    [
+        ({"idtyp": "user"}, True),
+        ({"idtyp": "app", "scp": "x"}, False),
+        ({"scp": "user_impersonation", "appid": "x"}, True),
+        ({"roles": ["x"], "appid": "x"}, False),
+        ({"appid": "x", "oid": "y"}, False),
+        ({"azp": "x", "sub": "y"}, False),
+        ({"appid": "x", "upn": "ada@contoso.example"}, True),
+        ({}, True),
+    ],
+)
+def test_is_person(payload: dict[str, object], person: bool) -> None:
+    assert module.is_person(module.claims(jwt(payload))) is person
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "is set but empty: set it to a token, or unset it."),
+        (" \n", "is set but empty: set it to a token, or unset it."),
+        ("abc\ndef", "holds a line break, a space or another character that no token has"),
+        ("abc\n", "holds a line break, a space or another character that no token has"),
+        ("abc def", "holds a line break, a space or another character that no token has"),
+        ("abc\u00e9", "holds a line break, a space or another character that no token has"),
+        ("a" * 20_000, "holds a line break, a space or another character that no token has"),
+    ],
+    ids=["empty", "blank", "two lines", "line end", "space", "not ASCII", "too long"],
+)
+def test_clean_token_says_what_is_wrong_and_not_the_value(value: str, problem: str) -> None:
+    with pytest.raises(module.ArtifactsError, match=f"^THE_VARIABLE {re.escape(problem)}") as error:
+        module.clean_token(value, "THE_VARIABLE")
+    assert "abc" not in str(error.value)
+
+
+def a_session(**changes: Any) -> module.Session:
+    plain = module.Session(
+        "token", "session", NOW, NOW + 3600, asked="session", scope="vso.packaging_write"
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.mark.parametrize(
+    ("session", "settings", "good"),
+    [
+        pytest.param(a_session(), {}, True, id="as minted"),
+        pytest.param(a_session(expires=NOW + 300), {}, False, id="five minutes left"),
+        pytest.param(a_session(expires=NOW + 301), {}, True, id="a little more"),
+        pytest.param(a_session(), {"token_type": "session"}, True, id="the type forced"),
+        pytest.param(a_session(), {"token_type": "entra"}, False, id="another type forced"),
+        pytest.param(a_session(asked="pat"), {"token_type": "pat"}, True, id="what a policy left"),
+        pytest.param(a_session(), {"scope": "vso.packaging"}, False, id="another scope"),
+        pytest.param(a_session(kind="entra", scope=""), {}, True, id="no scope of its own"),
+        pytest.param(
+            a_session(kind="set", expires=None), {"token_type": "entra"}, True, id="a person's PAT"
+        ),
+    ],
+)
+def test_usable(session: module.Session, settings: dict[str, Any], good: bool) -> None:
+    assert module.usable(session, module.Settings(**settings), NOW) is good
+
+
+@pytest.mark.parametrize(
+    ("session", "may"),
+    [
+        pytest.param(a_session(), True, id="a session token"),
+        pytest.param(a_session(expires=NOW + 86_400), True, id="for a day"),
+        pytest.param(a_session(expires=NOW + 90_000), False, id="for longer"),
+        pytest.param(a_session(expires=None), False, id="nobody knows how long"),
+        pytest.param(a_session(kind="pat"), False, id="a PAT"),
+        pytest.param(a_session(kind="entra"), False, id="an Entra token"),
+        pytest.param(a_session(kind="set"), False, id="a person's PAT"),
+        pytest.param(a_session(scope="vso.packaging vso.code"), False, id="more than packages"),
+    ],
+)
+def test_file_may_keep(session: module.Session, may: bool) -> None:
+    assert module.file_may_keep(session, NOW) is may
+
+
+def test_read_session_reads_what_write_session_wrote() -> None:
+    for session in (a_session(), a_session(kind="set", expires=None)):
+        assert module.read_session(module.write_session(session)) == session
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token": ""},
+        {"token": "a b"},
+        {"token": 1},
+        {"kind": "other"},
+        {"checked": "x"},
+        {"expires": "soon"},
+        {"checked": None},
+    ],
+    ids=str,
+)
+def test_read_session_refuses_what_it_did_not_write(change: dict[str, object]) -> None:
+    data = {**json.loads(module.write_session(a_session())), **change}
+    assert module.read_session(json.dumps(data)) is None
+
+
+def test_secrets_are_in_no_repr() -> None:
+    holders = (
+        a_session(token="s3cret"),
+        module.Bearer("s3cret", NOW, "azure_cli", True),
+        module.Answer("s3cret"),
+        module.check_request(parsed(), "s3cret"),
+        module.Response(200, (("x", "s3cret"),), b"s3cret"),
+    )
+    encoded = base64.b64encode(b"VssSessionToken:s3cret").decode()
+    assert not [h for h in holders if "s3cret" in repr(h) or encoded in repr(h)]
+
+
+# --- given ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "settings"),
+    [
+        ({}, module.Settings("", 90, "vso.packaging_write")),
+        ({"KEYRINGS_ARTIFACTS_TOKEN_TYPE": " PAT "}, module.Settings("pat")),
+        ({"KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN": "True"}, module.Settings("entra")),
+        ({"KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN": "false"}, module.Settings()),
+        ({"AZURE_DEVOPS_PAT_DURATION": "30"}, module.Settings(pat_days=30)),
+        ({"AZURE_DEVOPS_PAT_DURATION": ""}, module.Settings()),
+        ({"AZURE_DEVOPS_PAT_SCOPE": "vso.packaging"}, module.Settings(scope="vso.packaging")),
+    ],
+)
+def test_parse_settings(environ: dict[str, str], settings: module.Settings) -> None:
+    assert module.parse_settings(environ) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        (
+            "AZURE_DEVOPS_PAT_DURATION",
+            value,
+            f"AZURE_DEVOPS_PAT_DURATION is '{value}': it must be a number of days from 1 to 365.",
+        )
+        for value in ("0", "-1", "366", "ten", "1.5", "99999999999999999999"[:20])
+    ]
+    + [
+        (
+            "KEYRINGS_ARTIFACTS_TOKEN_TYPE",
+            "jwt",
+            "KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of pat, session, entra.",
+        ),
+        (
+            "AZURE_DEVOPS_PAT_SCOPE",
+            "vso.packaging,vso.code",
+            "AZURE_DEVOPS_PAT_SCOPE must be scopes separated by single spaces, for example "
+            "vso.packaging_write.",
+        ),
+    ],
+)
+def test_parse_settings_names_the_variable_and_its_values(
+    name: str, value: str, problem: str
+) -> None:
+    with pytest.raises(module.ArtifactsError) as error:
+        module.parse_settings({name: value})
+    assert str(error.value) == problem
+
+
+ENDPOINTS = "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS"
+
+
+def endpoints(*entries: object) -> str:
+    return json.dumps({"endpointCredentials": entries})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "matches"),
+    [
+        (FEED, True),
+        (FEED.rstrip("/"), True),
+        (FEED.upper(), True),
+        (FEED.replace("azure.com/", "azure.com:443/"), True),
+        ("https://pkgs.dev.azure.com/contoso", True),
+        ("https://pkgs.dev.azure.com/cont", False),
+        (FEED + "pkg/", False),
+        (OTHER, False),
+        ("https://evil.example/", False),
+        ("", False),
+    ],
+)
+def test_an_endpoint_holds_a_feed(endpoint: str, matches: bool) -> None:
+    text = endpoints({"endpoint": endpoint, "username": "me", "password": "pw"})
+    found = module.endpoint_for(parsed(), module.parse_endpoints(text, "X"))
+    assert found == (module.Answer("pw", "me") if matches else None)
+
+
+def test_the_closest_endpoint_wins_and_the_first_of_two_alike() -> None:
+    text = endpoints(
+        {"endpoint": "https://pkgs.dev.azure.com/contoso/", "password": "wide"},
+        {"endpoint": FEED, "password": "close"},
+        {"endpoint": FEED.rstrip("/"), "password": "late"},
+        {"endpoint": FEED, "password": ""},
+    )
+    found = module.endpoint_for(parsed(), module.parse_endpoints(text, "X"))
+    assert found == module.Answer("close")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{{'endpointCredentials': [{{'endpoint': '{FEED}', 'password': 'pw'}}]}}",
+        f'\ufeff{{"ENDPOINTCREDENTIALS": [{{"Endpoint": "{FEED}", "PASSWORD": "pw"}}]}}',
+    ],
+    ids=["single quotes", "BOM and capitals"],
+)
+def test_endpoints_may_be_written_as_net_tools_tolerate(text: str) -> None:
+    assert module.parse_endpoints(text, "X")[0][1] == module.Answer("pw")
+
+
+FORM = (
+    f"{ENDPOINTS} is not the JSON it should be: mend it, or unset it. "
+    'Its form: {"endpointCredentials": [{"endpoint": "https://...", "password": "..."}]}'
+)
+ENTRY = f"{ENDPOINTS}: entry 1 needs an endpoint and a password, as text."
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", FORM),
+        ("[]", FORM),
+        ('{"endpointCredentials": 1}', FORM),
+        ("'", FORM),
+        (endpoints(None), ENTRY),
+        (endpoints({"password": "pw"}), ENTRY),
+        (endpoints({"endpoint": FEED, "password": 1}), ENTRY),
+        (
+            endpoints({"endpoint": FEED, "password": "a\nb"}),
+            f"{ENDPOINTS}: the password of entry 1 holds a line break, a space or another "
+            "character that no token has: set it again to the token alone.",
+        ),
+    ],
+)
+def test_malformed_endpoints_are_one_sentence(text: str, problem: str) -> None:
+    with pytest.raises(module.ArtifactsError) as error:
+        module.given_credential(parsed(), make_world(environ={ENDPOINTS: text}))
+    assert str(error.value) == problem
+
+
+@given(st.text() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
+def test_parse_endpoints_raises_the_declared_error_alone(text: str) -> None:
+    with contextlib.suppress(module.ArtifactsError):
+        module.parse_endpoints(text, "X")
+
+
+def files(**contents: str) -> Callable[[str], str]:
+    def read(path: str) -> str:
+        return contents[path] if path in contents else no_file(path)
+
+    return read
+
+
+PREFIXES = {
+    "VSS_NUGET_URI_PREFIXES": "https://fabrikam.example/;https://pkgs.dev.azure.com/contoso/"
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "answer"),
+    [
+        pytest.param({}, None, id="nothing"),
+        pytest.param({"AZURE_DEVOPS_EXT_PAT": "pat"}, "pat", id="PAT"),
+        pytest.param({"AZURE_DEVOPS_EXT_PAT_FILE": "named"}, "in-file", id="file"),
+        pytest.param(
+            {
+                ENDPOINTS: endpoints({"endpoint": FEED, "password": "e"}),
+                "AZURE_DEVOPS_EXT_PAT": "p",
+            },
+            "e",
+            id="endpoint before PAT",
+        ),
+        pytest.param(
+            {
+                ENDPOINTS: endpoints({"endpoint": OTHER, "password": "e"}),
+                "AZURE_DEVOPS_EXT_PAT": "p",
+            },
+            "p",
+            id="no endpoint matches",
+        ),
+        pytest.param(
+            {ENDPOINTS: " ", "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": endpoints()},
+            None,
+            id="no entries",
+        ),
+        pytest.param({**PREFIXES, "VSS_NUGET_ACCESSTOKEN": "t"}, "t", id="prefix"),
+        pytest.param(
+            {
+                "VSS_NUGET_URI_PREFIXES": "https://pkgs.dev.azure.com/cont",
+                "VSS_NUGET_ACCESSTOKEN": "t",
+            },
+            None,
+            id="half a name is no prefix",
+        ),
+        pytest.param({"VSS_NUGET_ACCESSTOKEN": "t"}, None, id="token without prefixes"),
+        pytest.param(
+            {
+                **PREFIXES,
+                "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN": "n",
+                "VSS_NUGET_ACCESSTOKEN": "o",
+            },
+            "n",
+            id="the new name wins",
+        ),
+        pytest.param({"SYSTEM_ACCESSTOKEN": "job"}, "job", id="pipeline"),
+        pytest.param(
+            {"SYSTEM_ACCESSTOKEN": "job", "SYSTEM_COLLECTIONURI": "https://dev.azure.com/Contoso/"},
+            "job",
+            id="pipeline of this organization",
+        ),
+        pytest.param(
+            {
+                "SYSTEM_ACCESSTOKEN": "job",
+                "SYSTEM_COLLECTIONURI": "https://contoso.visualstudio.com/",
+            },
+            "job",
+            id="pipeline of this organization, legacy",
+        ),
+        pytest.param(
+            {
+                "SYSTEM_ACCESSTOKEN": "job",
+                "SYSTEM_COLLECTIONURI": "https://dev.azure.com/fabrikam/",
+            },
+            None,
+            id="pipeline of another organization",
+        ),
+        pytest.param(
+            {"SYSTEM_ACCESSTOKEN": "job", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI": "https://[tfs"},
+            None,
+            id="pipeline of who knows what",
+        ),
+    ],
+)
+def test_given_credential(environ: dict[str, str], answer: str | None) -> None:
+    world = make_world(environ=environ, read_text=files(named="in-file\r\n"))
+    found = module.given_credential(parsed(), world)
+    assert (found and found.password) == answer
+
+
+def test_a_docker_secret_is_found_by_itself() -> None:
+    world = make_world(read_text=files(**{"/run/secrets/azure_devops_ext_pat": "\ufeffpat\n"}))
+    assert module.given_credential(parsed(), world) == module.Answer("pat")
+
+
+def failing(error: Exception) -> Callable[[str], str]:
+    def read(path: str) -> str:
+        raise error
+
+    return read
+
+
+FILE = "AZURE_DEVOPS_EXT_PAT_FILE"
+DOCKER = "/run/secrets/azure_devops_ext_pat"
+
+
+@pytest.mark.parametrize(
+    ("environ", "read", "problem"),
+    [
+        (
+            {"AZURE_DEVOPS_EXT_PAT": ""},
+            no_file,
+            "AZURE_DEVOPS_EXT_PAT is set but empty: set it to a token, or unset it.",
+        ),
+        (
+            {FILE: ""},
+            no_file,
+            f"{FILE} is set but empty: set it to a file's path, or unset it.",
+        ),
+        (
+            {FILE: "/pat"},
+            no_file,
+            f"{FILE} (/pat) cannot be read (No such file or directory): mend the path or the file.",
+        ),
+        (
+            {FILE: "/pat"},
+            failing(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")),
+            f"{FILE} (/pat) cannot be read (it is not text): mend the path or the file.",
+        ),
+        (
+            {},
+            failing(PermissionError(13, "Permission denied")),
+            f"{DOCKER} cannot be read (Permission denied): mend the path or the file.",
+        ),
+        (
+            {FILE: "x"},
+            files(x="\n"),
+            f"{FILE} (x) is set but empty: set it to a token, or unset it.",
+        ),
+        (
+            {**PREFIXES, "VSS_NUGET_ACCESSTOKEN": " "},
+            no_file,
+            "VSS_NUGET_ACCESSTOKEN is set but empty: set it to a token, or unset it.",
+        ),
+        (
+            {"SYSTEM_ACCESSTOKEN": "a\nb"},
+            no_file,
+            "SYSTEM_ACCESSTOKEN holds a line break, a space or another character that no token "
+            "has: set it again to the token alone.",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence(
+    environ: dict[str, str], read: Callable[[str], str], problem: str
+) -> None:
+    with pytest.raises(module.ArtifactsError) as error:
+        module.given_credential(parsed(), make_world(environ=environ, read_text=read))
+    assert str(error.value) == problem
+
+
+# --- requests and answers ---------------------------------------------------------------------
+
+
+def test_discovery_asks_for_headers_and_gives_nothing_away() -> None:
+    request = module.headers_only(FEED)
+    assert (request.method, request.url, request.body, request.body_limit) == ("GET", FEED, None, 0)
+    assert dict(request.headers) == {
+        "Accept": "application/json",
+        "User-Agent": f"keyrings.artifacts/{module.__version__}",
+        "X-TFS-FedAuthRedirect": "Suppress",
+    }
+
+
+BEARER = f"Bearer authorization_uri=https://login.microsoftonline.com/{TENANT}"
+SPS = "https://vssps.dev.azure.com/contoso"
+
+
+@pytest.mark.parametrize(
+    ("answer", "tenant", "service"),
+    [
+        pytest.param(CHALLENGED, TENANT, SPS, id="as measured"),
+        pytest.param(response(401, www_authenticate=BEARER), TENANT, SPS, id="no X-VSS headers"),
+        pytest.param(
+            response(401, www_authenticate=BEARER.replace("Bearer", "bearer").replace("=h", '="h')),
+            TENANT,
+            SPS,
+            id="quoted, lower case",
+        ),
+        pytest.param(
+            module.Response(
+                401, (("www-authenticate", "TFS-Federated"), ("www-authenticate", BEARER))
+            ),
+            TENANT,
+            SPS,
+            id="on lines of their own",
+        ),
+        pytest.param(
+            response(401, www_authenticate=BEARER + "/oauth2/authorize"),
+            TENANT,
+            SPS,
+            id="long form",
+        ),
+        pytest.param(
+            response(401, www_authenticate="Bearer", x_vss_resourcetenant=NO_TENANT),
+            None,
+            SPS,
+            id="personal accounts",
+        ),
+        pytest.param(response(401), None, SPS, id="no header at all"),
+        pytest.param(
+            response(401, www_authenticate=BEARER.replace(TENANT, "common")), None, SPS, id="common"
+        ),
+        pytest.param(
+            response(401, x_vss_resourcetenant=TENANT.upper()), TENANT, SPS, id="tenant in capitals"
+        ),
+        pytest.param(
+            response(203, x_vss_resourcetenant=TENANT), TENANT, SPS, id="203, the sign-in page"
+        ),
+        pytest.param(
+            response(302, x_vss_resourcetenant=TENANT), TENANT, SPS, id="302, the way to it"
+        ),
+        pytest.param(
+            response(403, x_vss_resourcetenant=TENANT, x_vss_e2eid="x"), TENANT, SPS, id="403"
+        ),
+        pytest.param(
+            response(401, x_vss_authorizationendpoint="https://app.vssps.visualstudio.com/"),
+            None,
+            "https://app.vssps.visualstudio.com",
+            id="no organization in the token host",
+        ),
+        pytest.param(
+            response(401, x_vss_authorizationendpoint="https://Contoso.vssps.visualstudio.com/"),
+            None,
+            "https://Contoso.vssps.visualstudio.com",
+            id="legacy token host",
+        ),
+    ],
+)
+def test_read_challenge(answer: module.Response, tenant: str | None, service: str) -> None:
+    assert module.read_challenge(parsed(), answer) == module.Challenge(parsed(), tenant, service)
+
+
+@pytest.mark.parametrize(
+    ("url", "token_service"),
+    [
+        (f"https://pkgs.visualstudio.com/A{TENANT}/_packaging/f/", SPS),
+        ("https://pkgs.codedev.ms/contoso/_packaging/f/", "https://vssps.codedev.ms/contoso"),
+    ],
+    ids=["host GUID", "test fabric"],
+)
+def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
+    answer = response(401, x_vss_authorizationendpoint=token_service + "/")
+    found = module.read_challenge(parsed(url), answer)
+    assert found is not None
+    assert found.token_service == token_service
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "public"),
+    [
+        (FEED, 200, True),
+        (FEED, 303, True),
+        (UPLOAD, 200, False),
+        (UPLOAD, 404, False),
+        (UPLOAD, 405, False),
+        (FEED, 203, False),
+    ],
+)
+def test_a_public_feed_needs_no_credential_but_for_uploads(
+    url: str, status: int, public: bool
+) -> None:
+    assert (module.read_challenge(parsed(url), response(status)) is None) is public
+
+
+STRANGE_TOKEN_SERVICES = [
+    "https://evil.example/contoso",
+    "http://vssps.dev.azure.com/contoso",
+    "https://vssps.dev.azure.com:8443/contoso",
+    "https://vssps.dev.azure.com/fabrikam",
+    "https://vssps.dev.azure.com/contoso/extra",
+    "https://vssps.dev.azure.com/contoso?x=1",
+    "https://vssps.dev.azure.com/contoso#x",
+    "https://vssps.dev.azure.com@evil.example/contoso",
+    "https://me@vssps.dev.azure.com/contoso",
+    "https://vssps.dev.azure.com.evil.example/contoso",
+    "https://evilvssps.dev.azure.com/contoso",
+    "https://evil.vssps.dev.azure.com/contoso",
+    "https://fabrikam.vssps.visualstudio.com",
+    "https://contoso.evil.vssps.visualstudio.com",
+    "https://vssps.codedev.ms/contoso",
+    "https://vssps.dev.azure.com\\@evil.example/contoso",
+    "https://evil.example\\.vssps.visualstudio.com/",
+    "https://vssps.dev.azure.com./contoso",
+    "//vssps.dev.azure.com/contoso",
+    "vssps.dev.azure.com",
+    "\x1b[2J",
+]
+STRANGE_SIGN_INS = [
+    "https://evil.example/{}",
+    "http://login.microsoftonline.com/{}",
+    "https://login.microsoftonline.com:8443/{}",
+    "https://login.microsoftonline.com@evil.example/{}",
+    "https://login.microsoftonline.com.evil.example/{}",
+    "https://evil.login.microsoftonline.com/{}",
+    "https://login.microsoftonline.com\\@evil.example/{}",
+    "https://login.microsoftonline.com/{}/../evil",
+    "https://login.microsoftonline.com/",
+    "",
+]
+
+
+@pytest.mark.parametrize("address", STRANGE_TOKEN_SERVICES)
+def test_a_strange_token_service_is_refused(address: str) -> None:
+    answer = response(401, www_authenticate=BEARER, x_vss_authorizationendpoint=address)
+    with pytest.raises(module.ArtifactsError, match="named a token service that is not") as error:
+        module.read_challenge(parsed(), answer)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("address", [a.format(TENANT) for a in STRANGE_SIGN_INS])
+def test_a_strange_sign_in_address_is_refused(address: str) -> None:
+    answer = response(401, www_authenticate=f"Bearer authorization_uri={address}")
+    with pytest.raises(module.ArtifactsError, match="a sign-in address that is not Microsoft's"):
+        module.read_challenge(parsed(), answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(401, www_authenticate=BEARER, x_vss_resourcetenant=CONTOSO_TENANT),
+        response(401, x_vss_resourcetenant=f"{TENANT}, {CONTOSO_TENANT}"),
+        response(401, x_vss_resourcetenant="contoso.example"),
+        response(401, www_authenticate=BEARER.replace(TENANT, "evil.example")),
+    ],
+    ids=["two headers", "two values", "no GUID", "a domain"],
+)
+def test_a_tenant_in_doubt_is_refused(answer: module.Response) -> None:
+    with pytest.raises(module.ArtifactsError, match="named no single tenant for organization"):
+        module.read_challenge(parsed(), answer)
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (
+            404,
+            f"pkgs.dev.azure.com knows no such feed ({FEED}): check the names of organization, "
+            "project and feed in the URL.",
+        ),
+        (
+            403,
+            "pkgs.dev.azure.com answered 403 before anybody signed in: a firewall, a proxy or a "
+            "network policy of the organization is in the way.",
+        ),
+    ],
+)
+def test_read_challenge_says_why_there_is_none(status: int, problem: str) -> None:
+    with pytest.raises(module.ArtifactsError) as error:
+        module.read_challenge(parsed(), response(status))
+    assert str(error.value) == problem
+
+
+@given(
+    st.integers(200, 499),
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["www-authenticate", "x-vss-resourcetenant", "x-vss-authorizationendpoint"]
+            ),
+            st.text()
+            | st.builds("Bearer authorization_uri={}".format, st.text())
+            | st.builds("https://{}vssps.dev.azure.com{}".format, st.text(), st.text()),
+        )
+    ),
+)
+def test_no_header_leads_anywhere_but_home(status: int, headers: list[tuple[str, str]]) -> None:
+    with contextlib.suppress(module.ArtifactsError):
+        found = module.read_challenge(parsed(), module.Response(status, tuple(headers)))
+        if found is not None:
+            parts = urllib3.util.parse_url(found.token_service)
+            assert (parts.scheme, parts.auth, parts.port) == ("https", None, None)
+            assert parts.host in ("vssps.dev.azure.com", "contoso.vssps.visualstudio.com") or str(
+                parts.host
+            ).startswith(("vssps.", "app.vssps."))
+            assert found.tenant is None or re.fullmatch("[0-9a-f-]{36}", found.tenant)
+
+
+ADA = module.Bearer("entra", NOW + 3600, "azure_cli", True, "ada@contoso.example")
+
+
+def test_session_request() -> None:
+    body = module.mint_body("session", module.Settings(), "machine", NOW + 86_400)
+    request = module.mint_request("session", a_challenge(), ADA, body)
+    assert (request.method, request.url) == (
+        "POST",
+        f"{SPS}/_apis/Token/SessionTokens?tokenType=SelfDescribing&api-version=5.0-preview.1",
+    )
+    assert dict(request.headers) == {
+        "Accept": "application/json",
+        "Authorization": "Bearer entra",
+        "Content-Type": "application/json; charset=utf-8",
+        "User-Agent": f"keyrings.artifacts/{module.__version__}",
+        "X-TFS-FedAuthRedirect": "Suppress",
+    }
+    assert json.loads(request.body or b"") == {
+        "displayName": "keyrings.artifacts on machine",
+        "scope": "vso.packaging_write",
+        "validTo": "2027-01-16T08:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("token_service", "url"),
+    [
+        (SPS, f"{SPS}/_apis/tokens/pats?api-version=7.1-preview.1"),
+        (
+            "https://contoso.vssps.visualstudio.com",
+            "https://contoso.vssps.visualstudio.com/_apis/tokens/pats?api-version=7.1-preview.1",
+        ),
+        (
+            "https://app.vssps.visualstudio.com",
+            f"{SPS}/_apis/tokens/pats?api-version=7.1-preview.1",
+        ),
+    ],
+)
+def test_pat_request_goes_to_the_organization(token_service: str, url: str) -> None:
+    asked = a_challenge()._replace(token_service=token_service)
+    body = module.mint_body("pat", module.Settings(scope="vso.packaging"), "machine", None)
+    request = module.mint_request("pat", asked, ADA, body)
+    assert request.url == url
+    assert json.loads(request.body or b"") == {
+        "displayName": "keyrings.artifacts on machine",
+        "scope": "vso.packaging",
+        "allOrgs": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "minted"),
+    [
+        ("session", response(200, {"token": "t", "validTo": "then"}), ("t", "then")),
+        ("session", response(200, b'\xef\xbb\xbf{"token": "t"}'), ("t", None)),
+        (
+            "pat",
+            response(200, {"patToken": {"token": "t", "validTo": "then"}, "patTokenError": "none"}),
+            ("t", "then"),
+        ),
+        ("pat", response(201, {"patToken": {"token": "t"}, "patTokenError": "None"}), ("t", None)),
+    ],
+)
+def test_read_minted(kind: str, answer: module.Response, minted: tuple[str, object]) -> None:
+    assert module.read_minted(kind, a_challenge(), ADA, answer) == minted
+
+
+TF401444 = (
+    "azure_cli: account ada@contoso.example has never signed in to organization 'contoso' "
+    "(TF401444): open https://dev.azure.com/contoso once in a browser with it, then try again."
+)
+TF400813 = (
+    "azure_cli: organization 'contoso' does not accept account ada@contoso.example{}: ask its "
+    f"administrator for access, or sign in with another account ('az login --tenant {TENANT}')."
+)
+NO_TOKEN = "vssps.dev.azure.com answered without a token: try again later."
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "error", "problem"),
+    [
+        ("session", response(401, {"message": "TF401444: Please"}), "BearerRefused", TF401444),
+        ("pat", response(403, {"message": "TF401444: Please"}), "BearerRefused", TF401444),
+        (
+            "pat",
+            response(401, x_tfs_serviceerror="TF400813%3A+The+user"),
+            "BearerRefused",
+            TF400813.format(" (TF400813)"),
+        ),
+        ("session", response(203, b"<html>"), "BearerRefused", TF400813.format("")),
+        ("session", response(302), "BearerRefused", TF400813.format("")),
+        ("session", response(400, {"message": "validTo"}), "LifetimeRefused", "400"),
+        ("session", response(403, {"message": "VS403"}), "PolicyRefused", "403"),
+        ("session", response(404), "PolicyRefused", "404"),
+        ("session", response(200, b"<html>"), "ArtifactsError", NO_TOKEN),
+        ("session", response(200, {"token": "a b"}), "ArtifactsError", NO_TOKEN),
+        ("pat", response(200, {"patToken": "t"}), "ArtifactsError", NO_TOKEN),
+        ("pat", response(200, {"token": "t"}), "ArtifactsError", NO_TOKEN),
+    ]
+    + [
+        ("pat", response(status, {"patToken": None, "patTokenError": name}), error, name.lower())
+        for name, error in (
+            ("patLifespanPolicyViolation", "LifetimeRefused"),
+            ("disablePatCreationPolicyViolation", "PolicyRefused"),
+            ("accessDenied", "PolicyRefused"),
+        )
+        for status in (200, 400, 403)
+    ],
+)
+def test_read_minted_tells_refusals_apart(
+    kind: str, answer: module.Response, error: str, problem: str
+) -> None:
+    with pytest.raises(module.ArtifactsError) as raised:
+        module.read_minted(kind, a_challenge(), ADA, answer)
+    assert (type(raised.value).__name__, str(raised.value)) == (error, problem)
+
+
+@given(st.sampled_from(["pat", "session"]), st.integers(100, 499), st.binary() | st.text())
+def test_read_minted_raises_the_declared_error_alone(
+    kind: str, status: int, body: bytes | str
+) -> None:
+    raw = (
+        body if isinstance(body, bytes) else json.dumps({"patToken": body, "token": body}).encode()
+    )
+    with contextlib.suppress(module.ArtifactsError):
+        token, _ = module.read_minted(kind, a_challenge(), ADA, module.Response(status, (), raw))
+        assert module.is_token(token)
+
+
+@pytest.mark.parametrize(
+    ("token", "valid_to", "epoch"),
+    [
+        ("opaque", "2027-01-15T09:00:00.1234567Z", NOW + 3600),
+        (jwt({"exp": NOW + 60}), "2027-01-15T09:00:00Z", NOW + 60),
+        (jwt({"exp": NOW + 7200.5}), None, NOW + 7200.5),
+        (jwt({"exp": True}), "soon", 5.0),
+        ("opaque", None, 5.0),
+    ],
+    ids=["its issuer's", "its own", "its own alone", "neither's", "nobody's"],
+)
+def test_expiry_is_the_earliest_known(token: str, valid_to: object, epoch: float) -> None:
+    assert module.expiry(token, valid_to, 5.0) == epoch
+
+
+@pytest.mark.parametrize(
+    ("attempt", "told", "seconds"),
+    [
+        (1, None, 0.4),
+        (2, None, 0.8),
+        (1, "2", 2.0),
+        (1, "86400", 5.0),
+        (1, "-1", 0.4),
+        (1, "Fri, 31 Dec 1999 23:59:59 GMT", 0.4),
+        (1, "nan", 0.4),
+        (2, "0", 0.0),
+    ],
+)
+def test_retry_pause(attempt: int, told: str | None, seconds: float) -> None:
+    answer = response(429, **({} if told is None else {"retry_after": told}))
+    assert module.retry_pause(attempt, answer, 0.0) == pytest.approx(seconds)
+
+
+DROPPED = module.NetworkError("dropped")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [[response(200)], [DROPPED, response(200)], [response(503), response(429), response(200)]],
+    ids=["at once", "after a drop", "after 503 and 429"],
+)
+def test_fetch_tries_again_what_may_pass(answers: list[Any]) -> None:
+    script, slept = Script(*answers), list[float]()
+    world = make_world(send=script, sleep=slept.append)
+    assert module.fetch(module.headers_only(FEED), world).status == 200
+    assert len(slept) == len(script.requests) - 1 == len(answers) - 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ([DROPPED] * 3, "dropped"),
+        (
+            [response(503)] * 3,
+            "pkgs.dev.azure.com answered 503: the service has trouble or limits you "
+            "(https://status.dev.azure.com). Try again in a few minutes.",
+        ),
+        ([module.NetworkError("untrusted", passing=False)], "untrusted"),
+    ],
+    ids=["dropped", "503", "certificate"],
+)
+def test_fetch_gives_up(answers: list[Any], problem: str) -> None:
+    script = Script(*answers)
+    with pytest.raises(module.NetworkError, match=f"^{re.escape(problem)}$"):
+        module.fetch(module.headers_only(FEED), make_world(send=script, sleep=lambda _: None))
+    assert not script.answers
+
+
+# --- sources ----------------------------------------------------------------------------------
+
+AZ_COMMAND = ["/bin/az", "account", "get-access-token", "--output", "json", "--resource", RESOURCE]
+AZ_FAILED = (
+    "azure_cli: az failed. Run 'az account get-access-token' to see why, or sign in again with "
+    f"'az login --tenant {TENANT}'."
+)
+AZ_GARBAGE = (
+    "azure_cli: az printed something that is not a token. Run 'az account get-access-token' to see "
+    "what, and update az if it looks right."
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "tenant", "extra"),
+    [(FEED, TENANT, ["--tenant", TENANT]), (FEED, None, [])],
+    ids=["tenant", "personal accounts"],
+)
+def test_azure_cli_asks_for_the_tenant(url: str, tenant: str | None, extra: list[str]) -> None:
+    ran: list[Any] = []
+
+    def run(command: Sequence[str], seconds: float) -> module.Completed:
+        ran.append((command, seconds))
+        return module.Completed(0, '{"accessToken": "t", "expires_on": "1800003600"}', "warning")
+
+    world = make_world(which=lambda program: f"/bin/{program}", run=run)
+    found = module.azure_cli(world, a_challenge(url)._replace(tenant=tenant))
+    assert found == module.Bearer("t", NOW + 3600, "azure_cli", True)
+    assert ran == [(AZ_COMMAND + extra, 30.0)]
+
+
+def test_azure_cli_lets_a_managed_identity_have_its_own_tenant() -> None:
+    refused = module.Completed(1, "", "ERROR: Tenant shouldn't be specified for managed identity")
+    answers = [module.Completed(0, json.dumps({"accessToken": jwt({"idtyp": "app"})}), ""), refused]
+    world = make_world(which=lambda program: f"/bin/{program}", run=lambda *_: answers.pop())
+    found = module.azure_cli(world, a_challenge())
+    assert found is not None
+    assert (found.person, found.expires) == (False, NOW + 3600)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def run(*_: object) -> Any:
+        raise error
+
+    return run
+
+
+def printing(stdout: str, stderr: str = "", status: int = 0) -> Callable[..., Any]:
+    return lambda *_: module.Completed(status, stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    ("run", "problem"),
+    [
+        (
+            raising(TimeoutError()),
+            "azure_cli: az did not answer within 30 seconds. Run 'az account get-access-token' to "
+            "see what it waits for, then try again.",
+        ),
+        (
+            raising(PermissionError(13, "Permission denied")),
+            "azure_cli: az could not be started (Permission denied): repair or reinstall it.",
+        ),
+        (
+            printing("", "Please run 'az login' to setup account.", 1),
+            f"azure_cli: nobody is signed in to the Azure CLI: run 'az login --tenant {TENANT}'.",
+        ),
+        (
+            printing("", "AADSTS50078: Presented multi-factor \x1b[31m ... az login", 1),
+            "azure_cli: Entra wants a new sign-in (AADSTS50078): run "
+            f"'az login --tenant {TENANT}'.",
+        ),
+        (printing("", "Traceback: token=s3cret", 1), AZ_FAILED),
+        (printing("", "", 1), AZ_FAILED),
+        (printing(""), AZ_GARBAGE),
+        (printing("s3cret"), AZ_GARBAGE),
+        (printing("[]"), AZ_GARBAGE),
+        (printing('{"accessToken": "s3cret \\n"}'), AZ_GARBAGE),
+        (printing('{"accessToken": 7}'), AZ_GARBAGE),
+    ],
+)
+def test_azure_cli_says_what_is_wrong_with_az(run: Callable[..., Any], problem: str) -> None:
+    world = make_world(which=lambda program: f"/bin/{program}", run=run)
+    with pytest.raises(module.ArtifactsError) as error:
+        module.azure_cli(world, a_challenge())
+    assert str(error.value) == problem
+
+
+@given(st.text() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)))
+def test_read_az_raises_the_declared_error_alone(printed: object) -> None:
+    with contextlib.suppress(module.ArtifactsError):
+        text = printed if isinstance(printed, str) else json.dumps({"accessToken": printed})
+        assert module.is_token(module.read_az(text, NOW).token)
+
+
+# --- composition ------------------------------------------------------------------------------
+
+SESSION = response(200, {"token": "session-token", "validTo": "2027-01-16T08:00:00.1234567Z"})
+PAT = response(200, {"patToken": {"token": "pat-token"}, "patTokenError": "none"})
+KEPT = {"session/contoso": module.write_session(a_session(token="kept"))}
+
+
+def credential(world: module.World, url: str = FEED, user: str | None = None) -> str | None:
+    answer = module.credential_for(parsed(url), url, user, world)
+    return None if answer is None else answer.password
+
+
+def test_a_cold_call_takes_discovery_and_exchange() -> None:
+    world = az_world(Script(CHALLENGED, SESSION))
+    assert credential(world) == "session-token"
+    assert module.read_session(world.store.read("session/contoso")) == module.Session(
+        "session-token",
+        "session",
+        NOW,
+        NOW + 86_400,
+        "session",
+        "vso.packaging_write",
+        "ada@contoso.example",
+    )
+
+
+def test_a_warm_call_takes_nothing() -> None:
+    assert credential(make_world(store=Kept(KEPT)), UPLOAD) == "kept"
+
+
+def test_a_public_feed_has_no_credential() -> None:
+    assert credential(make_world(send=Script(response(200)))) is None
+
+
+def types(script: Script) -> list[str]:
+    """What a script was asked to mint: type, and whether with a lifetime."""
+    names = []
+    for request in script.requests[1:]:
+        lifetime = "validTo" in json.loads(request.body or b"{}")
+        kind = "pat" if "/pats" in request.url else "session" if request.body else "check"
+        names.append(f"{kind} with lifetime" if lifetime else kind)
+    return names
+
+
+LIFESPAN = response(200, {"patTokenError": "patLifespanPolicyViolation"})
+NO_PATS = response(403, {"patTokenError": "disablePatCreationPolicyViolation"})
+
+
+@pytest.mark.parametrize(
+    ("token_type", "answers", "asked", "kind"),
+    [
+        ("", [SESSION], ["session with lifetime"], "session"),
+        ("session", [SESSION], ["session with lifetime"], "session"),
+        ("pat", [PAT], ["pat with lifetime"], "pat"),
+        ("pat", [LIFESPAN, PAT], ["pat with lifetime", "pat"], "pat"),
+        ("pat", [NO_PATS, SESSION], ["pat with lifetime", "session with lifetime"], "session"),
+        (
+            "pat",
+            [LIFESPAN, LIFESPAN, response(400), SESSION],
+            ["pat with lifetime", "pat", "session with lifetime", "session"],
+            "session",
+        ),
+        (
+            "pat",
+            [NO_PATS, response(403), response(200)],
+            ["pat with lifetime", "session with lifetime", "check"],
+            "entra",
+        ),
+        ("entra", [response(200)], ["check"], "entra"),
+    ],
+)
+def test_a_refused_token_type_leads_to_the_next(
+    token_type: str, answers: list[module.Response], asked: list[str], kind: str
+) -> None:
+    script = Script(CHALLENGED, *answers)
+    world = az_world(script, environ={"KEYRINGS_ARTIFACTS_TOKEN_TYPE": token_type})
+    assert credential(world)
+    assert types(script) == asked
+    kept = module.read_session(world.store.read("session/contoso"))
+    assert kept is not None
+    assert (kept.kind, kept.asked) == (kind, token_type or "session")
+    assert credential(world) == kept.token  # and it is believed the next time
+    assert not script.answers
+
+
+def test_duration_and_scope_reach_the_request() -> None:
+    script = Script(CHALLENGED, PAT)
+    environ = {"AZURE_DEVOPS_PAT_DURATION": "7", "AZURE_DEVOPS_PAT_SCOPE": "vso.packaging"}
+    world = az_world(script, environ={**environ, "KEYRINGS_ARTIFACTS_TOKEN_TYPE": "pat"})
+    assert credential(world) == "pat-token"
+    body = json.loads(script.requests[1].body or b"")
+    assert (body["scope"], body["validTo"]) == ("vso.packaging", "2027-01-22T08:00:00Z")
+
+
+def test_the_token_of_an_application_is_used_as_it_is() -> None:
+    token = jwt({"idtyp": "app", "appid": "robot", "exp": NOW + 3600})
+    script = Script(CHALLENGED, response(200))
+    world = az_world(script, run=printing(json.dumps({"accessToken": token})))
+    assert credential(world) == token
+    assert [request.body_limit for request in script.requests] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "answers", "problem"),
+    [
+        pytest.param(
+            {"which": lambda _: None},
+            [CHALLENGED],
+            "No way to sign in to organization 'contoso' (az is not on PATH, and the environment "
+            "holds no credential): install the Azure CLI and run 'az login --tenant "
+            f"{TENANT}', or set AZURE_DEVOPS_EXT_PAT to a personal access token.",
+            id="no az",
+        ),
+        pytest.param(
+            {},
+            [CHALLENGED, response(401, {"message": "TF401444: Please sign-in"})],
+            TF401444,
+            id="never signed in",
+        ),
+        pytest.param({"run": printing("s3cret")}, [CHALLENGED], AZ_GARBAGE, id="az prints garbage"),
+        pytest.param({}, [CHALLENGED, DROPPED, DROPPED, DROPPED], "dropped", id="no network"),
+    ],
+)
+def test_no_credential_is_one_sentence(
+    changes: dict[str, Any], answers: list[Any], problem: str
+) -> None:
+    world = az_world(Script(*answers), sleep=lambda _: None, **changes)
+    with pytest.raises(module.ArtifactsError) as error:
+        credential(world)
+    assert str(error.value) == problem
+
+
+HOUR_OLD = {"session/contoso": module.write_session(a_session(token="kept", checked=NOW - 3600))}
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (response(200), True),
+        (response(303), True),
+        (response(404), True),
+        (response(403), True),
+        (response(401), False),
+        (response(203), False),
+        (response(302), False),
+        (DROPPED, True),
+        (response(503), True),
+    ],
+    ids=["200", "303", "404", "403", "401", "203", "302", "no network", "503"],
+)
+def test_a_session_is_checked_once_an_hour(answer: Any, kept: bool) -> None:
+    script = Script(answer, *([] if kept else [CHALLENGED, SESSION]))
+    world = az_world(script, store=Kept(HOUR_OLD))
+    assert credential(world) == ("kept" if kept else "session-token")
+    assert script.requests[0] == module.check_request(parsed(), "kept", tries=1)
+
+
+def test_a_check_is_remembered() -> None:
+    world = make_world(store=Kept(HOUR_OLD), send=Script(response(200)))
+    assert [credential(world), credential(world)] == ["kept", "kept"]
+
+
+def test_a_check_from_the_future_counts_for_nothing() -> None:
+    text = module.write_session(a_session(token="kept", checked=NOW + 10))
+    world = make_world(store=Kept({"session/contoso": text}), send=Script(response(200)))
+    assert credential(world) == "kept"
+
+
+def test_a_persons_own_pat_that_is_refused_is_told_and_forgotten() -> None:
+    text = module.write_session(module.Session("own", "set", 0))
+    told: list[str] = []
+    world = az_world(
+        Script(response(401), CHALLENGED, SESSION),
+        store=Kept({"session/contoso": text}),
+        notify=told.append,
+    )
+    assert credential(world) == "session-token"
+    assert told == [
+        "Organization 'contoso' refused the token that 'keyring set' kept for it: it is forgotten. "
+        "Set a new one, or sign in."
+    ]
+
+
+PROJECT_FEED = "https://pkgs.dev.azure.com/contoso/proj/_packaging/f/pypi/simple/"
+
+
+@pytest.mark.parametrize(
+    ("url", "service", "user", "asked"),
+    [
+        (FEED, FEED, "VssSessionToken", None),
+        (FEED, FEED, "VssSessionToken", "me"),
+        (FEED, FEED.rstrip("/"), "me", "me"),
+        (PROJECT_FEED + "pkg/", PROJECT_FEED.rstrip("/"), "VssSessionToken", None),
+        (FEED, FEED, "build", None),
+    ],
+)
+def test_what_1_x_kept_is_found_checked_and_used(
+    url: str, service: str, user: str, asked: str | None
+) -> None:
+    store = Kept()
+    store.others[(service, user)] = "old-pat"
+    world = make_world(
+        store=store, send=Script(response(200)), environ={"AZURE_DEVOPS_USERNAME": "build"}
+    )
+    assert credential(world, url, asked) == "old-pat"
+    assert credential(world, url, asked) == "old-pat"  # and no second check
+    assert module.forget(parsed(url), url, asked, world)
+    assert not module.forget(parsed(url), url, asked, world)
+
+
+def test_what_1_x_kept_is_passed_over_when_refused() -> None:
+    store = Kept()
+    store.others[(FEED, "VssSessionToken")] = "old-pat"
+    world = az_world(Script(response(401), CHALLENGED, SESSION), store=store)
+    assert credential(world) == "session-token"
+
+
+# --- store ------------------------------------------------------------------------------------
+
+
+@given(st.text(max_size=5000))
+def test_entries_are_split_and_joined(text: str) -> None:
+    text = json.dumps(text)
+    head, *rest = module.split_entry(text)
+    assert all(len(part) <= 1280 for part in (head, *rest))
+    assert len(module.part_names("x", head)) == len(rest)
+    assert module.join_entry(head, rest) == text
+
+
+def test_an_entry_with_a_part_missing_or_of_another_is_none() -> None:
+    head, first, last = module.split_entry('"' + "x" * 3000)
+    other = module.split_entry('"' + "y" * 3000)
+    assert module.join_entry(head, [first, None]) is None
+    assert module.join_entry(head, [first, other[2]]) is None
+    assert module.join_entry(head, [first, last]) is not None
+
+
+@given(st.text(), st.lists(st.none() | st.text(), max_size=3))
+def test_join_entry_never_raises(head: str, rest: list[str | None]) -> None:
+    module.join_entry(head, rest)
+    assert len(module.part_names("x", head)) < 100
+
+
+class Drawer:
+    """A place that is a dictionary."""
+
+    label = "drawer"
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def get(self, name: str) -> str | None:
+        return self.texts.get(name)
+
+    def set(self, name: str, text: str) -> None:
+        assert len(text) <= 1280
+        self.texts[name] = text
+
+    def delete(self, name: str) -> None:
+        del self.texts[name]
+
+
+def test_entries_leave_no_parts_behind() -> None:
+    drawer: Any = Drawer()
+    for size in (10, 5000, 3000, 3000, 10, 5000):
+        text = '"' + "x" * size
+        assert module.write_entry(drawer, "name", text)
+        assert module.read_entry(drawer, "name") == text
+        assert len(drawer.texts) == len(module.split_entry(text))
+    assert module.erase_entry(drawer, "name")
+    assert not module.erase_entry(drawer, "name")
+    assert not drawer.texts
+
+
+def test_files_are_their_owners_alone(tmp_path: Path) -> None:
+    files = module.Files(tmp_path / "data" / "folder")
+    assert files.get("session/contoso") is None
+    files.set("session/contoso", "one")
+    files.set("session/contoso", "two")
+    assert files.get("session/contoso") == "two"
+    (only,) = files.folder.iterdir()
+    assert only.stat().st_mode & 0o777 == 0o600
+    assert files.folder.stat().st_mode & 0o777 == 0o700
+    files.delete("session/contoso")
+    assert files.get("session/contoso") is None
+
+
+def test_a_file_that_is_not_ours_alone_is_not_read_but_replaced(tmp_path: Path) -> None:
+    files = module.Files(tmp_path)
+    path = files.path("session/contoso")
+    path.write_text("planted")
+    path.chmod(0o644)
+    assert files.get("session/contoso") is None
+    files.set("session/contoso", "ours")
+    assert files.get("session/contoso") == "ours"
+    elsewhere = tmp_path / "elsewhere"
+    path.replace(elsewhere)
+    path.symlink_to(elsewhere)
+    assert files.get("session/contoso") is None
+    files.set("session/contoso", "new")
+    assert elsewhere.read_text() == "ours"
+
+
+def test_a_folder_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError):
+        module.Files(tmp_path / "folder").set("session/contoso", "text")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+# --- end to end -------------------------------------------------------------------------------
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    folder = tmp_path / "services"
+    folder.mkdir()
+    with Services(folder) as running:
+        yield running
+
+
+@dataclasses.dataclass
+class Machine:
+    """A person's machine among the stand-in services: an environment, and what is run in it."""
+
+    services: Services
+    home: Path
+    environ: dict[str, str]
+    folder: Path  # programs of this machine alone, first on PATH
+
+    def run(
+        self, *command: str, status: Any = 0, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program; without a terminal, and with nothing to read."""
+        done = subprocess.run(
+            command,
+            env={**self.environ, **changes},
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            start_new_session=True,
+        )
+        shown = hushed(self.services, done.stderr)
+        assert status in (None, done.returncode), f"{command}: {done.returncode}\n{shown}"
+        return done
+
+    def keyring(
+        self, *arguments: str, status: Any = 0, **changes: str
+    ) -> subprocess.CompletedProcess[str]:
+        return self.run(str(BIN / "keyring"), *arguments, status=status, **changes)
+
+    def get(self, url: str = FEED, user: str = "VssSessionToken", **changes: str) -> str:
+        """Return the password that `keyring get` prints, which has nothing else to say."""
+        done = self.keyring("get", url, user, **changes)
+        assert done.stderr == ""
+        assert re.fullmatch(r"\S+\n", done.stdout)
+        return done.stdout.strip()
+
+    def fails(self, url: str = FEED, **changes: str) -> str:
+        """Return the notice of a `keyring get` that fails as keyring expects."""
+        done = self.keyring("get", url, "VssSessionToken", status=1, **changes)
+        assert done.stdout == ""
+        assert re.fullmatch(r"keyrings\.artifacts: [^\n]+\n", done.stderr)
+        return done.stderr[len("keyrings.artifacts: ") : -1]
+
+    def python(self, code: str, *arguments: str, **changes: str) -> str:
+        done = self.run(sys.executable, "-c", code, *arguments, **changes)
+        assert done.stderr == ""
+        return done.stdout
+
+    def az(self, account: str = "ada@contoso.example") -> None:
+        fake_az(self.folder, self.services, self.services.accounts[account])
+
+    def program(self, name: str, script: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / name
+        path.write_text(script)
+        path.chmod(0o755)
+
+    def files(self) -> list[Path]:
+        return [path for path in self.home.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def machine(services: Services, tmp_path: Path) -> Machine:
+    """A machine without az, desktop, keyring or anything else."""
+    home, folder = tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    environ = services.environ(home)
+    environ["PATH"] = os.pathsep.join([str(folder), str(BIN), "/usr/bin", "/bin"])
+    if "COVERAGE_PROCESS_START" in os.environ:
+        environ.update({k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")})
+    return Machine(services, home, environ, folder)
+
+
+def opens(machine: Machine, token: str, organization: str = "contoso") -> bool:
+    """Whether the services would let a token read the feeds of an organization."""
+    live = machine.services.live(token)
+    return live is not None and machine.services.organizations[organization].admits(live)
+
+
+def asked(machine: Machine) -> list[str]:
+    """What the services were asked since the last time, as method, host and first of the path."""
+    seen = [f"{each.method} {each.host}" for each in machine.services.seen()]
+    machine.services.forget()
+    return seen
+
+
+COLD = ["GET pkgs.dev.azure.com", "POST vssps.dev.azure.com"]
+
+
+def test_a_given_pat_is_printed_without_a_network_and_kept_nowhere(machine: Machine) -> None:
+    offline = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    pat = "s3cret" * 14
+    assert machine.get(FEED, "any-user", AZURE_DEVOPS_EXT_PAT=pat, **offline) == pat
+    assert asked(machine) == []
+    assert not [path for path in machine.files() if pat.encode() in path.read_bytes()]
+
+
+def test_az_takes_two_requests_and_then_none(machine: Machine) -> None:
+    machine.az()
+    token = machine.get()
+    assert opens(machine, token)
+    assert asked(machine) == COLD
+    for url in (
+        FEED.rstrip("/"),
+        UPLOAD,
+        FEED.replace("contoso/", "Contoso/My%20Project/").replace("pyfeed", "projfeed"),
+        "https://contoso.pkgs.visualstudio.com/_packaging/pyfeed/pypi/simple/",
+        "contoso.pkgs.visualstudio.com",
+    ):
+        assert machine.get(url) == token
+    assert asked(machine) == []
+
+
+def test_another_organization_has_another_token(machine: Machine) -> None:
+    ada = machine.services.accounts["ada@contoso.example"]
+    ada.guest_of.add(FABRIKAM_TENANT)
+    machine.services.organizations["fabrikam"].members.add(ada.upn)
+    machine.az()
+    assert opens(machine, machine.get())
+    assert opens(machine, machine.get(OTHER), "fabrikam")
+    assert not opens(machine, machine.get(OTHER))
+
+
+def test_every_way_to_ask_is_answered(machine: Machine) -> None:
+    machine.az()
+    token = machine.get()
+    done = machine.keyring("--mode", "creds", "--output", "json", "get", FEED)
+    assert json.loads(done.stdout) == {"username": "VssSessionToken", "password": token}
+    assert machine.keyring("--mode", "creds", "get", FEED, "me").stdout == f"me\n{token}\n"
+    code = (
+        "import keyring, sys\n"
+        "found = keyring.get_credential(sys.argv[1], None)\n"
+        "print(found.username, found.password)\n"
+        "print(keyring.get_password(sys.argv[1], '__token__'))\n"
+        "print(keyring.get_credential(sys.argv[1], '').username)"
+    )
+    said = machine.python(code, FEED, AZURE_DEVOPS_USERNAME="build")
+    assert said.split() == ["build", token, token, "build"]
+
+
+def test_one_process_asks_once_whoever_asks_in_it(machine: Machine) -> None:
+    """twine asks twice, pdm's workers ask instances of their own."""
+    machine.az()
+    code = (
+        "import sys, keyrings_artifacts as k\n"
+        "for _ in range(4):\n"
+        "    print(k.ArtifactsKeyringBackend().get_password(sys.argv[1], 'x'))"
+    )
+    home = {"HOME": "/nonexistent", "XDG_DATA_HOME": "/dev/null/x"}
+    done = machine.run(sys.executable, "-c", code, FEED, **home)
+    assert len(set(done.stdout.split())) == 1
+    assert asked(machine) == COLD
+
+
+EVERYTHING_SET = {
+    "AZURE_DEVOPS_EXT_PAT": "p" * 52,
+    "SYSTEM_ACCESSTOKEN": "s" * 52,
+    "VSS_NUGET_ACCESSTOKEN": "n" * 52,
+    "VSS_NUGET_URI_PREFIXES": "https://evil.example/;https://",
+}
+
+
+def test_what_is_not_ours_is_none_at_once_and_in_silence(machine: Machine) -> None:
+    machine.az()
+    code = (
+        "import json, sys, keyring\n"
+        "for name in json.loads(sys.argv[1]):\n"
+        "    for user in ('me', None):\n"
+        "        assert keyring.get_credential(name, user) is None, name\n"
+        "        assert user is None or keyring.get_password(name, user) is None, name"
+    )
+    names = [name for name in (*NOT_OURS, *LOOK_ALIKES) if "\0" not in name]
+    assert machine.python(code, json.dumps(names), **EVERYTHING_SET) == ""
+    for name in NOT_OURS:
+        done = machine.keyring("get", name, "me", status=1, **EVERYTHING_SET)
+        assert done.stdout + done.stderr == ""
+    assert asked(machine) == []
+    assert machine.services.tunnels == []
+
+
+def plug_in(machine: Machine, name: str, code: str) -> dict[str, str]:
+    """Install another keyring's backend, and return the change of environment that has it found."""
+    folder = machine.home.parent / "plugins"
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.py").write_text(code)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[keyring.backends]\n{name} = {name}\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+# A keyring like Windows': in a file, and with no room for more than 1,280 characters an entry.
+SMALL_KEYRING = """
+import json, os, pathlib
+from keyring.backend import KeyringBackend
+from keyring.errors import PasswordDeleteError
+
+PATH = pathlib.Path(os.environ["HOME"], "small-keyring.json")
+
+class Small(KeyringBackend):
+    priority = 5
+    def load(self):
+        return json.loads(PATH.read_text()) if PATH.exists() else {}
+    def get_password(self, service, username):
+        return self.load().get(f"{service}|{username}")
+    def set_password(self, service, username, password):
+        if len(password) > 1280:
+            raise OSError(1783, "CredWrite", "The stub received bad data")
+        PATH.write_text(json.dumps({**self.load(), f"{service}|{username}": password}))
+    def delete_password(self, service, username):
+        data = self.load()
+        if data.pop(f"{service}|{username}", None) is None:
+            raise PasswordDeleteError(service)
+        PATH.write_text(json.dumps(data))
+"""
+
+
+def set_password(
+    machine: Machine, service: str, password: str, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """`keyring set`, which reads the password from standard input."""
+    return subprocess.run(
+        [str(BIN / "keyring"), "set", service, "me"],
+        env={**machine.environ, **changes},
+        input=password,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+
+
+def test_other_services_go_on_to_the_next_keyring(machine: Machine) -> None:
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    assert set_password(machine, "my-service", "mine", **chain).returncode == 0
+    assert machine.keyring("get", "my-service", "me", **chain).stdout == "mine\n"
+    machine.keyring("del", "my-service", "me", **chain)
+    machine.keyring("get", "my-service", "me", status=1, **chain)
+    assert (
+        "PasswordDeleteError"
+        in machine.keyring("del", "my-service", "me", status=1, **chain).stderr.splitlines()[-1]
+    )
+
+
+def test_alone_it_keeps_nothing_for_other_services(machine: Machine) -> None:
+    done = set_password(machine, "my-service", "mine")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "keyrings_artifacts.NotOurs: keyrings.artifacts keeps credentials of Azure Artifacts feeds "
+        "only."
+    )
+    code = (
+        "import keyring, keyring.errors as e\n"
+        "for call in (lambda: keyring.set_password('x', 'y', 'z'),\n"
+        "             lambda: keyring.delete_password('x', 'y')):\n"
+        "    try: call()\n"
+        "    except NotImplementedError as error: print(isinstance(error, e.KeyringError))"
+    )
+    assert machine.python(code) == "True\nTrue\n"
+
+
+def test_a_keyring_keeps_sessions_of_any_length(machine: Machine) -> None:
+    machine.az()
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    token = machine.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE="entra", **chain)
+    asked(machine)
+    assert machine.get(**chain, KEYRINGS_ARTIFACTS_TOKEN_TYPE="entra") == token
+    assert asked(machine) == []
+    machine.keyring("del", FEED, "anybody", **chain)
+    assert json.loads((machine.home / "small-keyring.json").read_text()) == {}
+    problem = machine.keyring("del", FEED, "anybody", status=1, **chain).stderr
+    assert problem.splitlines()[-1] == (
+        "keyring.errors.PasswordDeleteError: Nothing is kept for organization 'contoso'."
+    )
+
+
+def test_a_persons_own_pat_serves_the_whole_organization(machine: Machine) -> None:
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    ada = machine.services.accounts["ada@contoso.example"]
+    own = machine.services.mint_devops(ada, "contoso")
+    assert set_password(machine, FEED, own, **chain).stderr == ""
+    assert machine.get(UPLOAD, "somebody", **chain) == own
+    assert asked(machine) == ["GET pkgs.dev.azure.com"]
+    assert machine.get(FEED, **chain) == own
+    assert asked(machine) == []
+    machine.keyring("del", UPLOAD, "me", **chain)
+    assert "No way to sign in to organization 'contoso'" in machine.fails(**chain)
+
+
+def test_a_persons_own_pat_needs_a_keyring(machine: Machine) -> None:
+    done = set_password(machine, FEED, "own-pat")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "keyring.errors.PasswordSetError: There is no keyring here that can keep a personal access "
+        "token: put it in a file of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."
+    )
+    assert not machine.files()
+
+
+def test_what_1_x_left_in_a_keyring_is_used(machine: Machine) -> None:
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    ada = machine.services.accounts["ada@contoso.example"]
+    own = machine.services.mint_devops(ada, "contoso")
+    (machine.home / "small-keyring.json").write_text(json.dumps({f"{FEED}|VssSessionToken": own}))
+    assert machine.get(FEED, "VssSessionToken", **chain) == own
+    assert asked(machine) == ["GET pkgs.dev.azure.com"]
+    assert machine.get(FEED, "VssSessionToken", **chain) == own
+    assert asked(machine) == []
+    machine.keyring("del", FEED, "VssSessionToken", **chain)
+    assert json.loads((machine.home / "small-keyring.json").read_text()) == {}
+
+
+BROKEN_KEYRING = """
+from keyring.backend import KeyringBackend
+
+class Broken(KeyringBackend):
+    priority = 5
+    def get_password(self, service, username):
+        raise ValueError("s3cret")
+    set_password = delete_password = get_password
+"""
+
+
+def test_a_keyring_that_fails_costs_a_notice_and_nothing_else(machine: Machine) -> None:
+    machine.az()
+    chain = plug_in(machine, "broken_keyring", BROKEN_KEYRING)
+    done = machine.keyring("get", FEED, "me", **chain)
+    assert opens(machine, done.stdout.strip())
+    assert done.stderr == (
+        "keyrings.artifacts: broken_keyring.Broken could not be used (ValueError): this sign-in "
+        "may not be remembered. Unlock or repair it, or go on without.\n"
+    )
+    asked(machine)
+    assert machine.keyring("get", FEED, "me", **chain).stdout == done.stdout
+    assert asked(machine) == []
+
+
+@pytest.fixture
+def desktop(machine: Machine) -> Iterator[Machine]:
+    """A machine with a Secret Service: gnome-keyring on a message bus of its own, unlocked."""
+    if not shutil.which("gnome-keyring-daemon") or not shutil.which("dbus-daemon"):
+        reason = "needs gnome-keyring-daemon and dbus-daemon"
+        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
+    runtime = machine.home / "run"
+    runtime.mkdir(mode=0o700)
+    machine.environ["XDG_RUNTIME_DIR"] = str(runtime)
+    command = ["dbus-daemon", "--session", "--nofork", "--print-address"]
+    bus = subprocess.Popen(command, stdout=subprocess.PIPE, env=machine.environ)
+    assert bus.stdout is not None
+    machine.environ["DBUS_SESSION_BUS_ADDRESS"] = bus.stdout.readline().decode().strip()
+    password = machine.home.parent / "password"
+    password.write_text("password")
+    command = ["gnome-keyring-daemon", "--unlock", "--foreground", "--components=secrets"]
+    with password.open() as stdin, open(os.devnull, "w") as null:
+        daemon = subprocess.Popen(
+            command, stdin=stdin, stdout=null, stderr=null, env=machine.environ
+        )
+    for _ in range(50):
+        if "SecretService" in machine.keyring("--list-backends").stdout:
+            break
+        time.sleep(0.1)
+    yield machine
+    for process in (daemon, bus):
+        process.kill()
+        process.wait()
+    bus.stdout.close()
+
+
+def test_a_secret_service_keeps_the_session_across_processes(desktop: Machine) -> None:
+    desktop.az()
+    token = desktop.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE="pat")
+    assert opens(desktop, token)
+    assert asked(desktop) == COLD
+    assert desktop.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE="pat") == token
+    assert asked(desktop) == []
+    ours = [path for path in desktop.files() if "keyrings_artifacts" in str(path)]
+    assert not ours
+    desktop.keyring("del", FEED, "me")
+    assert desktop.get() != token
+    assert asked(desktop) == COLD
+
+
+def test_without_a_keyring_a_file_keeps_the_session(machine: Machine) -> None:
+    machine.az()
+    token = machine.get()
+    (path,) = machine.files()
+    assert path == machine.home / ".local/share/python_keyring/keyrings_artifacts" / (
+        "session-contoso.json"
+    )
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert json.loads(path.read_text())["token"] == token
+
+
+@pytest.mark.parametrize("token_type", ["pat", "entra"])
+def test_without_a_keyring_nothing_that_outlives_a_day_is_kept(
+    machine: Machine, token_type: str
+) -> None:
+    machine.az()
+    assert opens(machine, machine.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE=token_type))
+    assert not machine.files()
+
+
+def test_the_answer_does_not_need_a_place_to_keep_it(machine: Machine) -> None:
+    machine.az()
+    machine.home.chmod(0o500)
+    nowhere = {"XDG_DATA_HOME": "/proc/nowhere"}
+    done = machine.keyring("get", FEED, "me", **nowhere)
+    machine.home.chmod(0o700)
+    assert opens(machine, done.stdout.strip())
+    assert done.stderr == (
+        "keyrings.artifacts: The folder /proc/nowhere/python_keyring/keyrings_artifacts could not "
+        "be used (FileNotFoundError): this sign-in may not be remembered. Unlock or repair it, or "
+        "go on without.\n"
+    )
+
+
+def test_a_session_is_replaced_when_the_service_refuses_it(machine: Machine) -> None:
+    machine.az()
+    token = machine.get()
+    machine.services.revoke(token)
+    asked(machine)
+    assert machine.get() == token  # not asked within the hour
+    later = moved_clock(machine, 3700)
+    machine.services.clock = 3700
+    assert opens(machine, machine.get(**later))
+    assert asked(machine) == ["GET pkgs.dev.azure.com", *COLD]
+
+
+def moved_clock(machine: Machine, seconds: float) -> dict[str, str]:
+    """Return the change of environment that moves the clock of a Python process."""
+    folder = machine.home.parent / "clock"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        f"import time\nreal = time.time\ntime.time = lambda: real() + {seconds}\n"
+    )
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_public_feed_needs_nobody(machine: Machine) -> None:
+    url = FEED.replace("contoso", "publica")
+    done = machine.keyring("get", url, "me", status=1)
+    assert done.stdout + done.stderr == ""
+    assert asked(machine) == ["GET pkgs.dev.azure.com"]
+    machine.az()
+    assert opens(machine, machine.get(UPLOAD.replace("contoso", "publica")), "publica")
+
+
+def test_an_organization_of_personal_accounts(machine: Machine) -> None:
+    machine.az("pia@outlook.example")
+    token = machine.get(FEED.replace("contoso", "personal"))
+    assert opens(machine, token, "personal")
+
+
+def test_a_bare_host_name_fails_in_silence(machine: Machine) -> None:
+    """pip and uv have just asked by URL, and the person has read why that failed."""
+    done = machine.keyring("get", "contoso.pkgs.visualstudio.com", "me", status=1)
+    assert done.stdout + done.stderr == ""
+
+
+def test_failures_are_one_sentence_and_status_1(machine: Machine) -> None:
+    assert machine.fails(AZURE_DEVOPS_EXT_PAT="") == (
+        "AZURE_DEVOPS_EXT_PAT is set but empty: set it to a token, or unset it."
+    )
+    assert machine.fails(FEED.replace("contoso", "nobody")).startswith(
+        "pkgs.dev.azure.com knows no such feed"
+    )
+    assert machine.fails(AZURE_DEVOPS_PAT_DURATION="ten").startswith("AZURE_DEVOPS_PAT_DURATION is")
+    assert machine.fails().startswith("No way to sign in to organization 'contoso' (az is not on")
+
+
+LOGGED_OUT = "#!/bin/sh\necho \"ERROR: Please run 'az login' to setup account.\" >&2\nexit 1\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (LOGGED_OUT, "nobody is signed in to the Azure CLI: run 'az login --tenant "),
+        ("#!/bin/sh\necho garbage\n", "az printed something that is not a token."),
+        ("#!/nonexistent\n", "az could not be started (No such file or directory)"),
+        ("#!/bin/sh\nkill -9 $$\n", "az failed."),
+    ],
+    ids=["logged out", "garbage", "no interpreter", "killed"],
+)
+def test_an_az_that_does_not_work(machine: Machine, script: str, problem: str) -> None:
+    machine.program("az", script)
+    assert machine.fails().startswith(f"azure_cli: {problem}")
+
+
+def test_an_az_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+    script = tmp_path / "az"
+    script.write_text(f"#!/bin/sh\nsleep 600 & echo $! > {tmp_path}/pid; wait\n")
+    script.chmod(0o755)
+    with pytest.raises(TimeoutError):
+        module.run([str(script)], 0.5)
+    child = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("the child of az goes on")
+
+
+def test_a_program_in_the_current_folder_is_not_run(machine: Machine) -> None:
+    (machine.home / "az").write_text("#!/bin/sh\ntouch was-run\n")
+    (machine.home / "az").chmod(0o755)
+    for path in ("", ".", str(machine.home)):
+        path = os.pathsep.join([path, machine.environ["PATH"]])
+        assert machine.fails(PATH=path).startswith("No way to sign in")
+    assert not (machine.home / "was-run").exists()
+
+
+def test_tf401444_names_the_page_to_open(machine: Machine) -> None:
+    machine.az()
+    machine.services.organizations["contoso"].never_signed_in.add("ada@contoso.example")
+    machine.services.organizations["contoso"].members.clear()
+    assert machine.fails() == TF401444
+
+
+@pytest.mark.parametrize(
+    ("policies", "token_type", "kind"),
+    [
+        ({}, "pat", "pat"),
+        ({"max_pat_days": 7}, "pat", "pat"),
+        ({"max_pat_days": 7, "policy_status": 400}, "pat", "pat"),
+        ({"forbid_pats": True}, "pat", "session"),
+        ({"forbid_pats": True, "forbid_sessions": True}, "pat", "entra"),
+        ({"max_session_hours": 2}, "session", "session"),
+        ({"forbid_sessions": True}, "session", "entra"),
+        ({}, "entra", "entra"),
+    ],
+    ids=str,
+)
+def test_policies_lead_down_the_ladder(
+    machine: Machine, policies: dict[str, Any], token_type: str, kind: str
+) -> None:
+    machine.az()
+    for name, value in policies.items():
+        setattr(machine.services.organizations["contoso"], name, value)
+    token = machine.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE=token_type)
+    assert opens(machine, token)
+    assert machine.services.tokens[token].kind == kind
+
+
+@pytest.mark.parametrize("reply", [Reply(503), Reply(0), Reply(429, [("Retry-After", "1")])])
+@pytest.mark.parametrize("path", ["/pypi/simple/", "/_apis/"])
+def test_a_passing_fault_is_passed_over(machine: Machine, reply: Reply, path: str) -> None:
+    machine.az()
+    machine.services.faults.append(fault(reply, path_contains=path))
+    assert opens(machine, machine.get())
+
+
+def test_network_proxy_and_certificate_are_told_apart(machine: Machine) -> None:
+    dead = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    assert machine.fails(**dead).startswith(
+        "The proxy did not let us through to pkgs.dev.azure.com"
+    )
+    strangers = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"), os.devnull)
+    assert "CA file" in machine.fails(**{**strangers, "CURL_CA_BUNDLE": os.devnull})
+    for name in (*strangers, "CURL_CA_BUNDLE"):
+        machine.environ.pop(name)
+    assert machine.fails().startswith("The certificate of pkgs.dev.azure.com is not trusted")
+
+
+def test_a_proxy_that_wants_a_name_and_a_password(machine: Machine) -> None:
+    machine.az()
+    machine.services.proxy_login = "me:p@ss"
+    assert machine.fails().startswith("The proxy did not let us through to pkgs.dev.azure.com")
+    url = machine.services.proxy_url
+    assert opens(machine, machine.get(HTTPS_PROXY=url, https_proxy=url))
+
+
+@pytest.mark.parametrize("name", ["authorization_endpoint", "authorization_uri"])
+def test_a_rogue_header_gets_no_secret(machine: Machine, name: str) -> None:
+    machine.az()
+    setattr(machine.services.organizations["contoso"], name, "https://evil.example/contoso")
+    assert "evil.example" in machine.fails()
+    assert asked(machine) == ["GET pkgs.dev.azure.com"]
+
+
+def test_a_redirect_is_not_followed(machine: Machine) -> None:
+    machine.az()
+    evil = Reply(307, [("Location", "https://evil.example/")])
+    machine.services.faults.append(fault(evil, times=9, path_contains="/_apis/"))
+    assert machine.fails().startswith("azure_cli: organization 'contoso' does not accept account")
+    assert not machine.services.seen(host="evil.example")
+
+
+def test_the_index_page_is_not_downloaded(machine: Machine) -> None:
+    """One byte a second would take all day; the headers are there at once."""
+    page = Reply(200, body=b"x" * 60_000_000, drip=1.0)
+    machine.services.faults.append(fault(page, path_contains="/simple/"))
+    done = machine.keyring("get", FEED, "me", status=1)
+    assert done.stdout + done.stderr == ""
+
+
+# ----------------------------------------------------------------------------------------------
+# Program
+# ----------------------------------------------------------------------------------------------
+
+DEMO_INDEX = "https://VssSessionToken@pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/simple/"
+GREETING = "Hello from contoso-greeting 1.0"
+
+
+class DemonstrationFailed(Exception):
+    """A step of the demonstration did not do what it says."""
+
+
+def run_step(services: Services, what: str, command: Sequence[str], env: Mapping[str, str]) -> str:
+    """Run a command, tell what the services saw of it, and return its output."""
+    print(f"\n* {what}", flush=True)
+    services.forget()
+    done = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+    )
+    for request in services.seen():
+        print(f"    {request.method} {request.host}{request.path} -> {request.status}")
+    if done.returncode != 0:
+        output = hushed(services, done.stdout + done.stderr)
+        raise DemonstrationFailed(f"{what}: exit status {done.returncode}\n{output}")
+    return done.stdout.strip()
+
+
+def hushed(services: Services, text: str) -> str:
+    """Text of another program, without any secret of ours."""
+    for value in services.tokens:
+        text = text.replace(value, "(token)")
+    return text
+
+
+def require(condition: object, failure: str) -> None:
+    if not condition:
+        raise DemonstrationFailed(failure)
+
+
+def keyring_program() -> str:
+    """The `keyring` of the running interpreter, which must have the backend."""
+    installed = {normalised(each.metadata["Name"]) for each in importlib.metadata.distributions()}
+    require("keyrings-artifacts" in installed, "keyrings.artifacts is not here: pip install .")
+    program = shutil.which("keyring", path=os.path.dirname(sys.executable))
+    if program is None:
+        raise DemonstrationFailed("there is no `keyring` beside this Python: pip install keyring")
+    return program
+
+
+def demonstrate(services: Services, folder: Path) -> None:
+    """Install a package from a private feed, with nothing but `az` signed in."""
+    keyring = keyring_program()
+    fake_az(folder / "bin", services, services.accounts["ada@contoso.example"])
+    venv = folder / "venv"
+    scripts = venv / ("Scripts" if os.name == "nt" else "bin")
+    programs = (str(folder / "bin"), os.path.dirname(keyring), os.environ.get("PATH", ""))
+    env = services.environ(folder / "home")
+    env["PATH"] = os.pathsep.join(programs)
+    # A variable, as the pip that comes with Python 3.9 uses keyring but does not know the option.
+    env["PIP_KEYRING_PROVIDER"] = "subprocess"
+    run_step(services, "python -m venv", [sys.executable, "-m", "venv", str(venv)], env)
+
+    python = str(scripts / "python")
+    install = [python, "-m", "pip", "install", "--index-url", DEMO_INDEX, "contoso-greeting"]
+    shown = f"PIP_KEYRING_PROVIDER=subprocess pip install --index-url {DEMO_INDEX} contoso-greeting"
+    run_step(services, shown, install, env)
+    feed = services.seen(host="pkgs.dev.azure.com")
+    require(any(each.status == 401 for each in feed), "the feed did not ask for a credential")
+    require(services.seen(path_contains="/pypi/download/", status=303), "nothing was downloaded")
+
+    hello = "import contoso_greeting; print(contoso_greeting.hello())"
+    said = run_step(services, "the installed package", [python, "-c", hello], env)
+    require(said == GREETING, "the installed package did not say what it should")
+    print(f"    {said}")
+
+    lookup = ["keyring", "get", DEMO_INDEX.replace("VssSessionToken@", ""), "VssSessionToken"]
+    answer = run_step(services, " ".join(lookup), [keyring, *lookup[1:]], env)
+    token = services.live(answer)
+    require(token is not None, "keyring did not print a live token")
+    require(token and services.organizations["contoso"].admits(token), "the token opens no feed")
+    require(not services.requests, "the second look-up asked the services again")
+    print(f"    a live {token.kind if token else ''} token, 0 requests")
+
+
+def run_among(services: Services, folder: Path, command: Sequence[str]) -> int:
+    """Run a command in this environment, with the stand-in services in place of the real ones."""
+    fake_az(folder / "bin", services, services.accounts["ada@contoso.example"])
+    env = {**os.environ, **services.environ(folder / "home")}
+    env["PATH"] = os.pathsep.join((str(folder / "bin"), env["PATH"]))
+    try:
+        return subprocess.run(command, env=env).returncode
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and (arguments[0] != "--" or len(arguments) == 1):
+        print(f"usage: {os.path.basename(__file__)} [-- COMMAND ...]", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as name, Services(Path(name)) as services:
+        folder = Path(name)
+        (folder / "home").mkdir()
+        if arguments:
+            return run_among(services, folder, arguments[1:])
+        try:
+            demonstrate(services, folder)
+        except (DemonstrationFailed, OSError, subprocess.TimeoutExpired) as error:
+            print(f"\nFAILED: {hushed(services, str(error))}")
+            return 1
+    print("\nEverything worked.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
