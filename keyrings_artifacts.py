@@ -20,17 +20,18 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import hmac
 import json
 import logging
 import os
 import re
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
-from urllib.parse import quote, unquote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, urlsplit
 
 from keyring.backend import KeyringBackend, get_all_keyring
 from keyring.backends.chainer import ChainerBackend
@@ -39,7 +40,8 @@ from keyring.errors import PasswordDeleteError, PasswordSetError
 from keyring.util import platform_
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TextIO
 
 __version__ = "2.0.0"
 __all__ = ["ArtifactsKeyringBackend"]
@@ -74,6 +76,7 @@ TRY_SECONDS: Final = 10.0
 MAX_RETRY_AFTER: Final = 5.0  # seconds: an installer waits behind this call
 MAX_BODY: Final = 1 << 18  # bytes; a token answer is a few thousand
 MAX_TOKEN: Final = 1 << 14  # characters
+SIGN_IN_SECONDS: Final = 180.0
 AZ_SECONDS: Final = 30.0  # az starts in 1 to 15 seconds (Azure/azure-cli#29871)
 STORE_SECONDS: Final = 30.0  # long enough to type the password that unlocks a keyring
 ENTRY_LIMIT: Final = 1200  # characters; Windows takes 2,560 bytes of UTF-16 an entry
@@ -93,12 +96,24 @@ FEED_HOSTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 # https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud, public cloud
 SIGN_IN_HOSTS: Final = frozenset(
-    {
-        "login.microsoftonline.com",
-        "login.microsoft.com",
-        "login.windows.net",
-        "sts.windows.net",
-    }
+    {"login.microsoftonline.com", "login.microsoft.com", "login.windows.net", "sts.windows.net"}
+)
+
+# The public client of Azure Artifacts' own tools (artifacts-credprovider), known in every tenant.
+CLIENT_ID: Final = "d5a56ea4-7369-46b8-a538-c370805301bf"
+# Narrower scopes are refused to this client (AADSTS65002); the exchange narrows.
+SIGN_IN_SCOPE: Final = f"{AZURE_DEVOPS}/.default offline_access openid profile"
+
+# Where Entra has people type a device code.
+DEVICE_HOSTS: Final = frozenset({"microsoft.com", "www.microsoft.com", *SIGN_IN_HOSTS})
+
+# Answers to a refresh token that is worth nothing any more:
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+SPENT: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
+
+# Browsers that draw in the terminal, which is not ours to draw in.
+TEXT_BROWSERS: Final = frozenset(
+    {"w3m", "lynx", "links", "links2", "elinks", "www-browser", "browsh", "carbonyl", "curl"}
 )
 
 SECRET_FILE: Final = "/run/secrets/azure_devops_ext_pat"  # noqa: S105  where Docker mounts it
@@ -131,6 +146,7 @@ class Challenge(NamedTuple):
     feed: Feed
     tenant: str | None  # None: backed by personal accounts, or not told
     token_service: str
+    sign_in_host: str = "login.microsoftonline.com"
 
 
 class Settings(NamedTuple):
@@ -182,6 +198,18 @@ class Bearer:
     source: str
     person: bool
     account: str = ""
+    ours: bool = False  # from a sign-in through this module, which renews it
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device code to poll with, and what the person has to do with it. Times in seconds."""
+
+    code: str = field(repr=False)
+    user_code: str
+    page: str
+    seconds: float
+    interval: float
 
 
 @dataclass(frozen=True)
@@ -195,6 +223,8 @@ class Session:
     asked: str = ""  # of LADDER: what this is the answer to, a policy may have led elsewhere
     scope: str = ""
     account: str = ""
+    tenant: str = ""
+    pat_id: str = ""  # of a PAT minted here: what the service revokes it by
 
 
 @dataclass(frozen=True)
@@ -235,24 +265,34 @@ class LifetimeRefused(PolicyRefused):
     """It may issue this type, for a time of its own choice."""
 
 
+class EntraRefused(ArtifactsError):
+    """Entra refused a sign-in; `error` is its word for it."""
+
+    def __init__(self, text: str, error: str) -> None:
+        super().__init__(text)
+        self.error = error
+
+
+class SignInEnded(ArtifactsError):
+    """A person was asked, and it came to nothing: nobody is asked again for the same thing."""
+
+
 class NoCredential(ArtifactsError):
     """Every source that applies has been tried."""
 
-    def __init__(self, challenge: Challenge, failures: Sequence[ArtifactsError]) -> None:
-        if len(failures) == 1:
-            super().__init__(str(failures[0]))
-            return
-        organization = challenge.feed.organization
-        hint = (
-            f"install the Azure CLI and run '{az_login(challenge.tenant)}', or set "
-            "AZURE_DEVOPS_EXT_PAT to a personal access token."
+    def __init__(self, challenge: Challenge, failures: Sequence[object], silent: str) -> None:
+        name, url = challenge.feed.organization, challenge.feed.url
+        text = (
+            f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
+            f"'keyring --mode creds get {url}' in a terminal, or '{az_login(challenge.tenant)}', "
+            "or set AZURE_DEVOPS_EXT_PAT to a personal access token."
         )
-        if not failures:
-            why = "az is not on PATH, and the environment holds no credential"
-            super().__init__(f"No way to sign in to organization '{organization}' ({why}): {hint}")
-            return
-        tried = "\n".join(f"  {failure}" for failure in failures[:8])
-        super().__init__(f"No sign-in to organization '{organization}' succeeded:\n{tried}")
+        if len(failures) == 1:
+            text = str(failures[0])
+        elif failures:
+            tried = "\n".join(f"  {failure}" for failure in failures[:8])
+            text = f"No sign-in to organization '{name}' succeeded:\n{tried}"
+        super().__init__(text)
 
 
 class NotOurs(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -273,7 +313,7 @@ def az_login(tenant: str | None) -> str:
 # --- feeds -----------------------------------------------------------------------------------
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")  # urlsplit drops some of these, browsers others
-_HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
+_AUTHORITY = re.compile(r"([a-z0-9.-]+)(?::(?:443)?)?", re.ASCII | re.IGNORECASE)
 _ORGANIZATION = re.compile(r"[^\W_][\w.-]*")
 _HOST_GUID = re.compile(r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
@@ -297,11 +337,13 @@ def parse_feed(service: str) -> Feed | None:
         return None
     try:
         parts = urlsplit("https://" + service if bare else service)
-        host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         return None
-    if parts.scheme != "https" or port not in (None, 443) or parts.netloc.count("@") > 1:
+    user, _, authority = parts.netloc.rpartition("@")
+    match = _AUTHORITY.fullmatch(authority)
+    if parts.scheme != "https" or "@" in user or match is None:
         return None
+    host = match[1].lower()
     organization = organization_of(host, parts.path)
     if organization is None:
         return None
@@ -315,9 +357,7 @@ def organization_of(host: str, path: str) -> str | None:
     host-GUID form (`pkgsprodsu3weu.pkgs.visualstudio.com/A{guid}/`) has it in the path.
     """
     base = next((name for name in FEED_HOSTS if under(host, name)), None)
-    if base is None or not _HOST.fullmatch(host):
-        return None
-    if host != base and base == "pkgs.dev.azure.com":
+    if base is None or (host != base and base == "pkgs.dev.azure.com"):
         return None
     segments = [unquote(segment).lower() for segment in path.split("/")[1:]]
     if {".", ".."} & set(segments):
@@ -466,7 +506,8 @@ def read_session(text: str | None) -> Session | None:
         return None
     if data.get("expires") is not None and expires is None:
         return None
-    known = {key: shown(data.get(key) or "") for key in ("asked", "scope", "account")}
+    texts = ("asked", "scope", "account", "tenant", "pat_id")
+    known = {key: shown(data.get(key) or "") for key in texts}
     return Session(str(token), str(kind), checked, expires, **known)
 
 
@@ -483,10 +524,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
     kind = environ.get("KEYRINGS_ARTIFACTS_TOKEN_TYPE", "").strip().lower()
     if kind and kind not in LADDER:
         raise ArtifactsError("KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of pat, session, entra.")
-    if (
-        not kind
-        and environ.get("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "").strip().lower() == "true"
-    ):
+    if not kind and environ.get("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "").strip().lower() == "true":
         kind = "entra"
     days = environ.get("AZURE_DEVOPS_PAT_DURATION", "").strip() or str(PAT_DAYS)
     if not re.fullmatch(r"\d{1,4}", days, re.ASCII) or not 1 <= int(days) <= MAX_PAT_DAYS:
@@ -497,8 +535,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
     scope = environ.get("AZURE_DEVOPS_PAT_SCOPE", "").strip() or DEFAULT_SCOPE
     if not re.fullmatch(r"[\w.]+(?: [\w.]+)*", scope, re.ASCII):
         raise ArtifactsError(
-            "AZURE_DEVOPS_PAT_SCOPE must be scopes separated by single spaces, "
-            f"for example {DEFAULT_SCOPE}."
+            f"AZURE_DEVOPS_PAT_SCOPE must be scopes separated by single spaces, for example {DEFAULT_SCOPE}."
         )
     return Settings(kind, int(days), scope)
 
@@ -543,9 +580,7 @@ def parse_endpoints(text: str, name: str) -> list[tuple[str, Answer]]:
         entry = {key.lower(): value for key, value in raw.items()} if isinstance(raw, dict) else {}
         endpoint, password = entry.get("endpoint"), entry.get("password")
         if not isinstance(endpoint, str) or not isinstance(password or "", str):
-            raise ArtifactsError(
-                f"{name}: entry {index} needs an endpoint and a password, as text."
-            )
+            raise ArtifactsError(f"{name}: entry {index} needs an endpoint and a password, as text.")
         if password:
             user = entry.get("username")
             token = clean_token(password, f"{name}: the password of entry {index}")
@@ -593,9 +628,7 @@ def from_pat_file(feed: Feed, world: World) -> Answer | None:
         if path is None and isinstance(error, (FileNotFoundError, NotADirectoryError)):
             return None
         why = shown(getattr(error, "strerror", None) or "it is not text")
-        raise ArtifactsError(
-            f"{label} cannot be read ({why}): mend the path or the file."
-        ) from None
+        raise ArtifactsError(f"{label} cannot be read ({why}): mend the path or the file.") from None
     return Answer(clean_token(text.lstrip("\ufeff").strip(), label))
 
 
@@ -616,9 +649,7 @@ def from_pipeline(feed: Feed, world: World) -> Answer | None:
     """The job's own token, which belongs to the pipeline's organization and no other."""
     name = "SYSTEM_ACCESSTOKEN"
     value = world.environ.get(name)
-    _, collection = first_set(
-        world.environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI"
-    )
+    _, collection = first_set(world.environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
     if value is None or collection_organization(collection) not in (None, feed.organization):
         return None
     return Answer(clean_token(value, name))
@@ -633,8 +664,7 @@ def collection_organization(uri: str) -> str | None:
     if not uri:
         return None
     match = re.fullmatch(
-        r"https://(?:dev\.azure\.com/([^/?#]+)|([\w-]+)\.visualstudio\.com)(?:[/?#].*)?",
-        uri.strip().lower(),
+        r"https://(?:dev\.azure\.com/([^/?#]+)|([\w-]+)\.visualstudio\.com)(?:[/?#].*)?", uri.strip().lower()
     )
     return unquote(match[1] or match[2]) if match else ""
 
@@ -711,42 +741,44 @@ def read_challenge(feed: Feed, response: Response) -> Challenge | None:
             f"{feed.host} answered {response.status} before anybody signed in: a firewall, a proxy "
             "or a network policy of the organization is in the way."
         )
-    return Challenge(feed, read_tenant(feed, response), read_token_service(feed, response))
+    tenant, host = read_tenant(feed, response)
+    return Challenge(feed, tenant, read_token_service(feed, response), host)
 
 
-def read_tenant(feed: Feed, response: Response) -> str | None:
-    """Return the GUID of the Entra tenant behind a feed, or `None` for personal accounts.
+def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
+    """Return the GUID of the Entra tenant behind a feed, `None` for personal accounts, and its host.
 
     From `WWW-Authenticate: Bearer authorization_uri=https://login.microsoftonline.com/{tenant}`
     and `X-VSS-ResourceTenant`; both may be absent, must agree, and are trusted no further.
     """
-    found = set()
+    found, host = set(), "login.microsoftonline.com"
     for line in response.lines("www-authenticate"):
         for uri in _AUTHORIZATION_URI.findall(line):
-            found.add(tenant_in(feed, uri))
+            host, tenant = sign_in_address(feed, uri)
+            found.add(tenant)
     for line in response.lines("x-vss-resourcetenant"):
         found.update(part.strip().lower() for part in line.split(","))
     found -= {"common", "organizations", *_NO_TENANT}
     if not found:
-        return None
+        return None, host
     tenant = found.pop()
     if found or not _GUID.fullmatch(tenant):
         raise ArtifactsError(
             f"{feed.host} named no single tenant for organization '{feed.organization}': nothing "
             "was sent. Try again, and if it stays, tell the organization's administrator."
         )
-    return tenant
+    return tenant, host
 
 
-def tenant_in(feed: Feed, uri: str) -> str:
-    """Return the tenant that a sign-in address names; raises where the address is not Entra's."""
+def sign_in_address(feed: Feed, uri: str) -> tuple[str, str]:
+    """Return host and tenant of a sign-in address; raises where the address is not Entra's."""
     match = re.fullmatch(r"https://([a-z0-9.-]+)/([\w.-]+)/?(?:oauth2/.*)?", uri.lower(), re.ASCII)
     if match is None or match[1] not in SIGN_IN_HOSTS:
         raise ArtifactsError(
             f"{feed.host} named a sign-in address that is not Microsoft's ({shown(uri, 80)}): "
             "nothing was sent to it. Check the feed's URL and who is between you and it."
         )
-    return match[2]
+    return match[1], match[2]
 
 
 def read_token_service(feed: Feed, response: Response) -> str:
@@ -779,9 +811,7 @@ def default_token_service(feed: Feed) -> str:
     return f"https://{hosts[0]}/{quote(feed.organization)}"
 
 
-def mint_request(
-    kind: str, challenge: Challenge, bearer: Bearer, body: Mapping[str, Any]
-) -> Request:
+def mint_request(kind: str, challenge: Challenge, bearer: Bearer, body: Mapping[str, Any]) -> Request:
     """Return the request that exchanges a person's Entra token for a PAT or a session token.
 
     PAT: https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/create, which an organization
@@ -801,9 +831,25 @@ def mint_request(
     return Request("POST", f"{base}/{path}", headers, json.dumps(body).encode())
 
 
-def mint_body(kind: str, settings: Settings, host: str, valid_to: float | None) -> dict[str, Any]:
+def revoke_request(challenge: Challenge, bearer: Bearer, pat_id: str) -> Request:
+    """Return the request that revokes a PAT.
+
+    https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/revoke
+    """
+    headers = {**_HEADERS, "Authorization": f"Bearer {bearer.token}"}
+    query = f"authorizationId={pat_id}&api-version=7.1-preview.1"
+    base = default_token_service(challenge.feed)
+    return Request("DELETE", f"{base}/_apis/tokens/pats?{query}", headers)
+
+
+def pat_name(world: World) -> str:
+    """Return the name under which a person finds our tokens in the list of theirs."""
+    return f"keyrings.artifacts on {world.host}"
+
+
+def mint_body(kind: str, settings: Settings, name: str, valid_to: float | None) -> dict[str, Any]:
     """Return what is asked for; without `validTo` (an epoch here) the service chooses the time."""
-    body: dict[str, Any] = {"displayName": f"keyrings.artifacts on {host}", "scope": settings.scope}
+    body: dict[str, Any] = {"displayName": name, "scope": settings.scope}
     if kind == "pat":
         body["allOrgs"] = False
     if valid_to is not None:
@@ -811,10 +857,8 @@ def mint_body(kind: str, settings: Settings, host: str, valid_to: float | None) 
     return body
 
 
-def read_minted(
-    kind: str, challenge: Challenge, bearer: Bearer, response: Response
-) -> tuple[str, Any]:
-    """Return the token a mint request was answered with and its `validTo` as the service wrote it.
+def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Response) -> dict[str, Any]:
+    """Return what a mint request was answered with: `token`, and what else the service told.
 
     Raises `BearerRefused` (401, a sign-in page), `LifetimeRefused`, `PolicyRefused` for any other
     refusal, and `ArtifactsError` for an answer that is neither. The PAT service reports refusals as
@@ -829,13 +873,11 @@ def read_minted(
         raise LifetimeRefused("400")
     if response.status >= 400 or error != "none":
         raise PolicyRefused(shown(error if error != "none" else response.status))
-    minted: object = body.get("patToken") if kind == "pat" else body
-    minted = minted if isinstance(minted, dict) else {}
-    token = minted.get("token")
-    if not is_token(token):
+    minted = body.get("patToken") if kind == "pat" else body
+    if not isinstance(minted, dict) or not is_token(minted.get("token")):
         host = urlsplit(challenge.token_service).netloc
         raise ArtifactsError(f"{host} answered without a token: try again later.")
-    return str(token), minted.get("validTo")
+    return minted
 
 
 def refuse_stranger(
@@ -846,9 +888,7 @@ def refuse_stranger(
     TF401444: never signed in to the organization; TF400813: no access to it.
     """
     organization = challenge.feed.organization
-    told = str(body.get("message") or "") + unquote_plus(
-        "".join(response.lines("x-tfs-serviceerror"))
-    )
+    told = str(body.get("message") or "") + unquote_plus("".join(response.lines("x-tfs-serviceerror")))
     who = f"account {bearer.account}" if bearer.account else "the account"
     if "TF401444" in told:
         raise BearerRefused(
@@ -972,7 +1012,345 @@ def read_az(stdout: str, now: float) -> Bearer:
     return Bearer(str(token), expires, "azure_cli", is_person(payload), account_of(payload))
 
 
-SOURCES: Final[tuple[Callable[[World, Challenge], Bearer | None], ...]] = (azure_cli,)
+# --- signing in -------------------------------------------------------------------------------
+
+
+def authority(challenge: Challenge, environ: Mapping[str, str]) -> str:
+    """Return the address, without a closing slash, of the Entra tenant that signs people in.
+
+    Personal accounts use `organizations`, as artifacts-credprovider does for this client. Raises
+    where the environment names an address that is none.
+    """
+    name, given = first_set(
+        environ, "ARTIFACTS_CREDENTIALPROVIDER_MSAL_AUTHORITY", "NUGET_CREDENTIALPROVIDER_MSAL_AUTHORITY"
+    )
+    if not given:
+        return f"https://{challenge.sign_in_host}/{challenge.tenant or 'organizations'}"
+    if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/?", given.strip(), re.ASCII):
+        raise ArtifactsError(
+            f"{name} must be an https address with a tenant, for example "
+            "https://login.microsoftonline.com/organizations."
+        )
+    return given.strip().rstrip("/")
+
+
+def sign_in_seconds(environ: Mapping[str, str]) -> float:
+    """Return how long a person is waited for; raises where the environment names no such time."""
+    name, given = first_set(
+        environ,
+        "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS",
+        "NUGET_CREDENTIALPROVIDER_VSTS_DEVICEFLOWTIMEOUTSECONDS",
+    )
+    if given and not re.fullmatch(r"\s*0*[1-9]\d{0,4}\s*", given, re.ASCII):
+        raise ArtifactsError(f"{name} must be a number of seconds from 1 to 99999.")
+    return float(given or SIGN_IN_SECONDS)
+
+
+def silence(challenge: Challenge, environ: Mapping[str, str]) -> str:
+    """Return why nobody may be asked to sign in, `""` where somebody may."""
+    names = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "PIP_NO_INPUT")
+    for name in (*names, "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE"):
+        if environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
+            return f"{name} is set"
+    return "a host name alone is asked for" if challenge.feed.bare else ""
+
+
+def browser_command(
+    environ: Mapping[str, str], system: str, container: bool, which: Callable[[str], str | None]
+) -> list[str] | None:
+    """Return the command that opens a web page in a window on this desktop, or `None`.
+
+    Whoever sets BROWSER says that there is one, over SSH and in a container too. `system` is
+    `sys.platform`; `%s` stands for the address.
+    """
+    for choice in filter(None, environ.get("BROWSER", "").split(os.pathsep)):
+        words = choice.rstrip(" &").split()
+        program = which(words[0]) if words else None
+        if program and os.path.basename(program) not in TEXT_BROWSERS:
+            return [program, *words[1:], *([] if "%s" in choice else ["%s"])]
+    remote = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "container", "CODESPACES")
+    if environ.get("BROWSER") or container or any(environ.get(name) for name in remote):
+        return None
+    if system == "darwin":
+        return ["/usr/bin/open", "%s"]
+    windows = [which("rundll32.exe"), "url.dll,FileProtocolHandler"]
+    choices: list[list[str | None]] = []
+    if system == "win32":
+        choices = [windows]
+    elif environ.get("WSL_DISTRO_NAME") or environ.get("WSL_INTEROP"):
+        choices = [[which("wslview")], windows]
+    elif environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
+        names = ("xdg-open", "x-www-browser", "firefox", "google-chrome", "chromium")
+        choices = [[which(name)] for name in names]
+    found = next((choice for choice in choices if choice[0]), None)
+    return [*map(str, found), "%s"] if found else None
+
+
+def form_request(url: str, **form: str) -> Request:
+    """Return the POST of a form to one of Entra's endpoints, from the public client."""
+    headers = {**_HEADERS, "Content-Type": "application/x-www-form-urlencoded"}
+    body = urlencode({"client_id": CLIENT_ID, **form}).encode()
+    return Request("POST", url, headers, body)
+
+
+def authorize_url(base: str, redirect: str, state: str, verifier: str, hint: str) -> str:
+    """Return the page where a person signs in: authorization code, PKCE (RFC 7636, S256)."""
+    digest = hashlib.sha256(verifier.encode()).digest()
+    query = {
+        "client_id": CLIENT_ID,
+        "response_type": "code",
+        "redirect_uri": redirect,
+        "scope": SIGN_IN_SCOPE,
+        "state": state,
+        "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
+        "code_challenge_method": "S256",
+        "response_mode": "form_post",  # keeps the code out of the browser's history (RFC 9700)
+        "prompt": "select_account",
+        **({"login_hint": hint} if hint else {}),
+    }
+    return f"{base}/oauth2/v2.0/authorize?{urlencode(query)}"
+
+
+class Page(NamedTuple):
+    """What a browser is shown, and the answer it brought."""
+
+    status: int
+    text: str
+    answer: Mapping[str, str] | None = None
+
+
+PAGE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "Connection": "close",
+    }
+)
+
+
+def answer_browser(target: str, form: str, state: str) -> Page:
+    """Return the page for a request to our port; with an answer where it is the sign-in's.
+
+    Anybody on this machine may ask: an icon, a guess and a page opened twice are answered, and no
+    more. A query is answered by a redirect (303), which takes the code out of the address line.
+    """
+    path, _, query = target.partition("?")
+    answer = dict(parse_qsl(form or query))
+    done = "You are done here: close this page and go back to your terminal."
+    if path != "/":
+        return Page(404, "There is nothing here.")
+    if not form and not query:
+        return Page(200, done)
+    if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):
+        return Page(400, "This is not the sign-in that is waited for.")
+    if "code" not in answer and "error" not in answer:
+        return Page(400, "This sign-in brought no answer.")
+    return Page(200 if form else 303, done, answer)
+
+
+def explain(source: str, challenge: Challenge, body: Mapping[str, Any]) -> str:
+    """Return the sentence for an error of Entra's, whose own text may hold anything.
+
+    https://learn.microsoft.com/entra/identity-platform/reference-error-codes: `error` decides; the
+    AADSTS number is for the person, and for whom the person asks for help.
+    """
+    error = shown(body.get("error") or "no reason given", 40)
+    match = re.search(r"AADSTS(\d{4,8})", str(body.get("error_description")))
+    number = match[1] if match else ""
+    code = f" (AADSTS{number})" if match else f" ({error})"
+    again = "run the command again"
+    if error in ("access_denied", "authorization_declined") or number == "65004":
+        return f"{source}: the sign-in was declined{code}: {again}, and accept it."
+    if error in ("expired_token", "code_expired", "bad_verification_code"):
+        return f"{source}: the code expired before anybody entered it: {again}."
+    if re.fullmatch(r"53\d{3,4}|50097|50131|50105", number):
+        return (
+            f"{source}: a policy of your organization does not allow this sign-in{code}: use a "
+            f"browser on a machine it manages, or run '{az_login(challenge.tenant)}'."
+        )
+    return (
+        f"{source}: Entra did not accept the sign-in{code}: {again}, or sign in with "
+        f"'{az_login(challenge.tenant)}'."
+    )
+
+
+def signed_in(source: str, challenge: Challenge, response: Response, world: World) -> Bearer:
+    """Return the token that Entra's token endpoint answered with, and keep the refresh token.
+
+    Raises `EntraRefused` for any other answer. The refresh token lies in a real keyring or nowhere;
+    the one before it stays valid, so that two processes may refresh at once.
+    """
+    body = parse_object(response.body)
+    token, refresh = body.get("access_token"), body.get("refresh_token")
+    if response.status != 200 or not is_token(token):
+        raise EntraRefused(explain(source, challenge, body), str(body.get("error")))
+    account = account_of(claims(str(body.get("id_token")))) or account_of(claims(str(token)))
+    if is_token(refresh):
+        kept = json.dumps({"refresh_token": refresh, "account": account})
+        world.store.write(refresh_entry(challenge, world), kept, in_file=False)
+    expires = world.now() + (number(body.get("expires_in")) or HOUR)
+    return Bearer(str(token), expires, source, True, account, ours=True)
+
+
+def refresh_entry(challenge: Challenge, world: World) -> str:
+    """Return the name under which the store keeps the refresh token of a challenge's tenant."""
+    return "refresh/" + authority(challenge, world.environ).rpartition("/")[2]
+
+
+def refresh_token(world: World, challenge: Challenge) -> Bearer | None:
+    """Return a token by an earlier sign-in, or `None` where there was none.
+
+    A refresh token that is worth nothing any more is dropped, and the person told why they are
+    asked again; raises where nobody can be asked.
+    """
+    name = refresh_entry(challenge, world)
+    kept = parse_object(world.store.read(name) or "").get("refresh_token")
+    if not is_token(kept):
+        return None
+    url = f"{authority(challenge, world.environ)}/oauth2/v2.0/token"
+    form = {"grant_type": "refresh_token", "refresh_token": str(kept), "scope": SIGN_IN_SCOPE}
+    response = fetch(form_request(url, **form), world)
+    try:
+        return signed_in("refresh_token", challenge, response, world)
+    except EntraRefused as refusal:
+        if refusal.error not in SPENT:
+            raise
+        world.store.erase(name)
+        if silence(challenge, world.environ) or not (world.browser() or world.terminal()):
+            raise
+        world.notify(f"The earlier sign-in to organization '{challenge.feed.organization}' is over.")
+        return None
+
+
+def browser(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of a person who signs in in a browser, or `None` without one.
+
+    https://learn.microsoft.com/entra/identity-platform/v2-oauth2-auth-code-flow, the answer being
+    sent to a port of this machine. Raises `SignInEnded` where the person did not get in.
+    """
+    command = None if silence(challenge, world.environ) else world.browser()
+    if command is None:
+        return None
+    base, seconds = authority(challenge, world.environ), sign_in_seconds(world.environ)
+    state, verifier = world.random(), world.random()
+    _, hint = first_set(
+        world.environ,
+        "ARTIFACTS_CREDENTIALPROVIDER_MSAL_LOGIN_HINT",
+        "NUGET_CREDENTIALPROVIDER_MSAL_LOGIN_HINT",
+    )
+    with world.listen(state) as listener:
+        redirect = f"http://localhost:{listener.port}"
+        url = authorize_url(base, redirect, state, verifier, hint)
+        started = world.start([word.replace("%s", url) for word in command])
+        answer = None if started else listener.wait(0)
+        if not started and answer is None:
+            return None
+        answer = answer or wait_for(world, challenge, seconds, listener.wait)
+        listener.finish()
+        if "code" not in answer:
+            raise SignInEnded(explain("browser", challenge, answer))
+        form = {"grant_type": "authorization_code", "code": answer["code"], "scope": SIGN_IN_SCOPE}
+        request = form_request(
+            f"{base}/oauth2/v2.0/token", **form, redirect_uri=redirect, code_verifier=verifier
+        )
+        try:
+            return signed_in("browser", challenge, fetch(request, world), world)
+        except EntraRefused as refusal:
+            raise SignInEnded(str(refusal)) from None
+
+
+def device_code(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of a person who enters a code on a web page, or `None` without a terminal.
+
+    https://learn.microsoft.com/entra/identity-platform/v2-oauth2-device-code. Raises `SignInEnded`
+    where the person did not get in.
+    """
+    if silence(challenge, world.environ) or not world.terminal():
+        return None
+    base, seconds = authority(challenge, world.environ), sign_in_seconds(world.environ)
+    request = form_request(f"{base}/oauth2/v2.0/devicecode", scope=SIGN_IN_SCOPE)
+    device = read_device(challenge, fetch(request, world))
+    seconds = min(seconds, device.seconds)
+    world.notify(
+        f"To sign in to organization '{challenge.feed.organization}', open {device.page} and enter "
+        f"the code {device.user_code} within {max(1, round(seconds / MINUTE))} min."
+    )
+    form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device.code}
+    poll = replace(form_request(f"{base}/oauth2/v2.0/token", **form), tries=1)
+    ask = device_poll(poll, device.interval, world)
+    answer = wait_for(world, challenge, seconds, ask)
+    try:
+        return signed_in("device_code", challenge, answer, world)
+    except EntraRefused as refusal:
+        raise SignInEnded(str(refusal)) from None
+
+
+def device_poll(request: Request, interval: float, world: World) -> Callable[[float], Response | None]:
+    """Return a function that polls as RFC 8628 §3.5 wants it, and returns an answer or `None`."""
+    due = world.ticks() + interval
+
+    def ask(left: float) -> Response | None:
+        nonlocal interval, due
+        if world.ticks() < due:
+            world.sleep(min(left, due - world.ticks()))
+            return None
+        due = world.ticks() + interval
+        with suppress(NetworkError):  # a drop is no answer
+            response = fetch(request, world)
+            error = parse_object(response.body).get("error")
+            if error not in ("authorization_pending", "slow_down"):
+                return response
+            if error == "slow_down":
+                interval += 5
+                due += 5
+        return None
+
+    return ask
+
+
+def read_device(challenge: Challenge, response: Response) -> Device:
+    """Return the device code that Entra answered with; raises where it did not, or oddly."""
+    body = parse_object(response.body)
+    page = str(body.get("verification_uri") or body.get("verification_url"))
+    code, user_code = body.get("device_code"), shown(body.get("user_code") or "", 40)
+    if response.status != 200 or not is_token(code) or not user_code:
+        raise ArtifactsError(explain("device_code", challenge, body))
+    match = re.fullmatch(r"https://([a-z0-9.-]+)(?:/[\w./-]*)?", page, re.ASCII)
+    if match is None or match[1] not in DEVICE_HOSTS:
+        raise ArtifactsError(
+            f"device_code: the page to sign in on is not Microsoft's ({shown(page, 80)}): enter "
+            "nothing there, and check who is between you and login.microsoftonline.com."
+        )
+    interval = min(max(number(body.get("interval")) or 5, 1), MINUTE)
+    return Device(str(code), user_code, page, number(body.get("expires_in")) or 15 * MINUTE, interval)
+
+
+def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[[float], T | None]) -> T:
+    """Return what `poll`, called with the seconds left, returns first; raises `SignInEnded` after."""
+    organization = challenge.feed.organization
+    end = world.ticks() + seconds
+    try:
+        while world.ticks() < end:
+            left = end - world.ticks()
+            world.progress(f"Waiting for you to sign in to {organization}: {left:.0f} s")
+            found = poll(min(left, 1.0))
+            if found is not None:
+                return found
+    finally:
+        world.progress("")
+    raise SignInEnded(
+        f"Nobody signed in to organization '{organization}' within {seconds:.0f} seconds: run the "
+        "command again. ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS sets a longer time."
+    )
+
+
+SOURCES: Final[tuple[Callable[[World, Challenge], Bearer | None], ...]] = (
+    azure_cli,
+    refresh_token,
+    browser,
+    device_code,
+)
 
 # --- composition ------------------------------------------------------------------------------
 
@@ -989,13 +1367,39 @@ def credential_for(feed: Feed, service: str, username: str | None, world: World)
     settings = parse_settings(world.environ)
     session = fresh_session(feed, settings, world) or inherited(feed, service, username, world)
     if session is None:
+        began = world.now()
         challenge = read_challenge(feed, fetch(headers_only(feed.url), world))
         if challenge is None:
             log.debug("%s is public", feed.url)
             return None
-        session = sign_in(challenge, settings, world)
-        keep(feed, session, world)
+        session = in_turn(challenge, settings, world, began)
     return Answer(session.token)
+
+
+def in_turn(challenge: Challenge, settings: Settings, world: World, began: float) -> Session:
+    """Return a session for a challenge's feed: of all processes and threads one gets it.
+
+    The others wait, and find it kept; or, where a person turned that sign-in down after `began`
+    (an epoch), raise `SignInEnded` rather than ask that person once more.
+    """
+    feed = challenge.feed
+    patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
+    with world.lock(feed.organization, patience) as turn:
+        session = fresh_session(feed, settings, world, latest=True)
+        if session is not None:
+            return session
+        if turn.ended_at() >= began:
+            raise SignInEnded(
+                f"The sign-in to organization '{feed.organization}' that another process waited "
+                "for came to nothing: run the command again."
+            )
+        try:
+            session = sign_in(challenge, settings, world)
+        except SignInEnded:
+            turn.end(world.now())
+            raise
+        keep(feed, session, world)
+    return session
 
 
 def entry(feed: Feed) -> str:
@@ -1003,12 +1407,13 @@ def entry(feed: Feed) -> str:
     return f"session/{feed.organization}"
 
 
-def fresh_session(feed: Feed, settings: Settings, world: World) -> Session | None:
+def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = False) -> Session | None:
     """Return the session kept for a feed's organization, or `None` where none is good any more.
 
-    One that nobody has checked for an hour is checked; without a network it is believed.
+    One that nobody has checked for an hour is checked; without a network it is believed. `latest`
+    looks for what other processes have kept since.
     """
-    session = read_session(world.store.read(entry(feed)))
+    session = read_session(world.store.read(entry(feed), latest))
     if session is None or not usable(session, settings, world.now()):
         return None
     if 0 <= world.now() - session.checked < CHECKED_FOR:
@@ -1043,9 +1448,7 @@ def inherited(feed: Feed, service: str, username: str | None, world: World) -> S
 
     It is then kept as a PAT of the person's own.
     """
-    for token in dict.fromkeys(
-        world.store.foreign(inherited_names(feed, service, username, world))
-    ):
+    for token in dict.fromkeys(world.store.foreign(inherited_names(feed, service, username, world))):
         if is_token(token) and accepted(fetch(check_request(feed, token), world)):
             session = Session(token, "set", world.now())
             keep(feed, session, world)
@@ -1053,9 +1456,7 @@ def inherited(feed: Feed, service: str, username: str | None, world: World) -> S
     return None
 
 
-def inherited_names(
-    feed: Feed, service: str, username: str | None, world: World
-) -> list[tuple[str, str]]:
+def inherited_names(feed: Feed, service: str, username: str | None, world: World) -> list[tuple[str, str]]:
     """Return the pairs of service and user name under which 1.x may have kept a PAT for a feed.
 
     It took the URL as its caller spelled it, one with a project cut behind `simple` or `upload`.
@@ -1074,16 +1475,15 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
         try:
             bearer = source(world, challenge)
             if bearer is not None:
-                log.debug(
-                    "%s: a token for %s", bearer.source, "a person" if bearer.person else "an app"
-                )
+                log.debug("%s: a token for %s", bearer.source, "a person" if bearer.person else "an app")
                 return exchange(challenge, bearer, settings, world)
-        except NetworkError:
+        except (NetworkError, SignInEnded):
             raise
         except ArtifactsError as error:
             log.debug("%s", error)
             failures.append(error)
-    raise NoCredential(challenge, failures)
+    silent = silence(challenge, world.environ) or "there is neither a browser nor a terminal"
+    raise NoCredential(challenge, failures, silent)
 
 
 def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: World) -> Session:
@@ -1092,7 +1492,7 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
     Applications get no tokens from Azure DevOps; their Entra token is the credential. Raises
     `BearerRefused` where the organization does not take the token at all.
     """
-    asked = settings.token_type or "session"
+    asked = settings.token_type or ("pat" if bearer.ours and world.store.keeps() else "session")
     for kind in LADDER[LADDER.index(asked) :] if bearer.person else ():
         if kind != "entra":
             try:
@@ -1102,35 +1502,78 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
     check = fetch(check_request(challenge.feed, bearer.token), world)
     refuse_stranger(challenge, bearer, check, {})
     return Session(
-        bearer.token, "entra", world.now(), bearer.expires, asked, account=bearer.account
+        bearer.token,
+        "entra",
+        checked=world.now(),
+        expires=bearer.expires,
+        asked=asked,
+        account=bearer.account,
+        tenant=challenge.tenant or "",
     )
 
 
-def mint(
-    kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, world: World
-) -> Session:
+def mint(kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, world: World) -> Session:
     """Return a new PAT or session token; a lifetime that policy refuses is left to the service."""
     now = world.now()
     wanted = now + DAY * (settings.pat_days if kind == "pat" else SESSION_DAYS)
     for valid_to in (wanted, None):
-        body = mint_body(kind, settings, world.host, valid_to)
+        body = mint_body(kind, settings, pat_name(world), valid_to)
         response = fetch(mint_request(kind, challenge, bearer, body), world)
         try:
-            token, granted = read_minted(kind, challenge, bearer, response)
+            minted = read_minted(kind, challenge, bearer, response)
         except LifetimeRefused:
             if valid_to is None:
                 raise
         else:
             break
-    expires = expiry(token, granted, now + DAY * SESSION_DAYS)
-    return Session(token, kind, now, expires, scope=settings.scope, account=bearer.account)
+    token, pat_id = str(minted["token"]), minted.get("authorizationId")
+    return Session(
+        token,
+        kind,
+        checked=now,
+        expires=expiry(token, minted.get("validTo"), now + DAY * SESSION_DAYS),
+        scope=settings.scope,
+        account=bearer.account,
+        tenant=challenge.tenant or "",
+        pat_id=str(pat_id) if kind == "pat" and _GUID.fullmatch(str(pat_id)) else "",
+    )
 
 
-def forget(feed: Feed, service: str, username: str | None, world: World) -> bool:
-    """Forget all that is kept for a feed's organization; whether there was anything."""
-    ours = world.store.erase(entry(feed))
+def sign_out(feed: Feed, service: str, username: str | None, world: World) -> str | None:
+    """Forget all that is kept for a feed's organization, and revoke the PAT that was minted for it.
+
+    Returns a sentence for the person, or `None` where nothing was kept. Nobody is asked.
+    """
+    session = read_session(world.store.read(entry(feed)))
+    challenge = Challenge(feed, (session and session.tenant) or None, default_token_service(feed))
+    if session is None:  # then only the service knows whose refresh token it is
+        with suppress(ArtifactsError):
+            challenge = read_challenge(feed, fetch(headers_only(feed.url), world)) or challenge
+    left = ""
+    if session and session.pat_id and not revoke(challenge, session.pat_id, world):
+        left = (
+            f"Its PAT '{pat_name(world)}' could not be revoked: do so at "
+            f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens. "
+        )
     names = inherited_names(feed, service, username, world)
-    return bool(world.store.foreign(names, erase=True)) or ours
+    erased = [
+        world.store.erase(entry(feed)),
+        world.store.erase(refresh_entry(challenge, world)),
+        bool(world.store.foreign(names, erase=True)),
+    ]
+    if not any(erased):
+        return None
+    return f"Signed out of organization '{feed.organization}'. {left}Nothing else is kept here."
+
+
+def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
+    """Revoke a PAT at the service, as whoever is signed in; whether that was possible."""
+    for source in (refresh_token, azure_cli):
+        with suppress(ArtifactsError):
+            bearer = source(world, challenge._replace(feed=challenge.feed._replace(bare=True)))
+            if bearer and fetch(revoke_request(challenge, bearer, pat_id), world).status < 300:
+                return True
+    return False
 
 
 # --- store ------------------------------------------------------------------------------------
@@ -1257,9 +1700,9 @@ class Store:
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
 
-    def read(self, name: str) -> str | None:
-        """Return the text kept under a name, or `None`."""
-        for place in [] if name in _memory else self._places():
+    def read(self, name: str, latest: bool = False) -> str | None:
+        """Return the text kept under a name, or `None`; `latest` looks again where it is kept."""
+        for place in self._places() if latest or name not in _memory else ():
             text = self._try(place, read_entry, place, name)
             if text is not None:
                 _memory[name] = text
@@ -1271,6 +1714,16 @@ class Store:
         _memory[name] = text
         places = (place for place in self._places() if in_file or isinstance(place, Keyring))
         return any(self._try(place, write_entry, place, name, text) for place in places)
+
+    def keeps(self) -> bool:
+        """Whether a keyring really takes an entry, and gives it back."""
+        return any(
+            isinstance(place, Keyring)
+            and self._try(place, write_entry, place, "probe", "probe")
+            and self._try(place, read_entry, place, "probe") == "probe"
+            and self._try(place, erase_entry, place, "probe")
+            for place in self._places()
+        )
 
     def erase(self, name: str) -> bool:
         """Forget a name everywhere; whether it was kept anywhere."""
@@ -1333,19 +1786,28 @@ class World:
     environ: Mapping[str, str]
     host: str
     now: Callable[[], float]  # an epoch
+    ticks: Callable[[], float]  # seconds that no change of the clock moves
     sleep: Callable[[float], None]  # seconds
     jitter: Callable[[], float]  # in [0, 1)
     send: Callable[[Request], Response]  # raises NetworkError
     which: Callable[[str], str | None]  # a program's full path
     run: Callable[[Sequence[str], float], Completed]  # seconds; raises TimeoutError, OSError
     read_text: Callable[[str], str]  # raises OSError, ValueError
-    notify: Callable[[str], None]  # to the person
     store: Store
+    lock: Callable[[str, float], AbstractContextManager[Turn]]  # name, seconds
+    notify: Callable[[str], None]  # to the person
+    progress: Callable[[str], None]  # in place of the one before, on a terminal alone
+    terminal: Callable[[], bool]  # whether a person can see one
+    browser: Callable[[], Sequence[str] | None]  # see `browser_command`
+    start: Callable[[Sequence[str]], bool]  # a program that goes on by itself
+    listen: Callable[[str], AbstractContextManager[Listener]]  # state
+    random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
 
 
 def real_world() -> World:
     """Return the effects on the machine this runs on; nothing is done until one is used."""
     import random
+    import secrets
     import socket
     import time
 
@@ -1353,14 +1815,22 @@ def real_world() -> World:
         environ=os.environ,
         host=socket.gethostname(),
         now=time.time,
+        ticks=time.monotonic,
         sleep=time.sleep,
         jitter=random.random,
         send=send,
         which=which,
         run=run,
         read_text=read_file,
-        notify=notify,
         store=Store(notify),
+        lock=lock,
+        notify=notify,
+        progress=progress,
+        terminal=lambda: terminal() is not None,
+        browser=desktop_browser,
+        start=start,
+        listen=Listener,
+        random=lambda: secrets.token_urlsafe(48),
     )
 
 
@@ -1405,25 +1875,211 @@ def read_file(path: str | Path, private: bool = False) -> str:
         return (stream.read(MAX_BODY) or b"").decode()
 
 
-def notify(text: str) -> None:
-    """Tell the person: on stderr where it is a terminal, else on the controlling terminal.
+def terminal() -> TextIO | None:
+    """Return the terminal on which a person can read, or `None`; never standard output or input.
 
-    pip 26 throws stderr away (`clients.md`); without any terminal, stderr is the place for a log.
+    stderr where it is one, else the controlling terminal: pip 26 throws stderr away.
     """
     import sys
 
+    if sys.stderr is not None and sys.stderr.isatty():
+        return sys.stderr
+    if "tty" not in _opened:
+        path = "CONOUT$" if os.name == "nt" else "/dev/tty"
+        try:
+            _opened["tty"] = open(path, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        except OSError:
+            _opened["tty"] = None
+    return _opened["tty"]
+
+
+_opened: dict[str, TextIO | None] = {}
+
+
+def notify(text: str) -> None:
+    """Tell the person: on a terminal, or on stderr, which may end in a log, without one."""
+    import sys
+
     line = "".join(c for c in f"keyrings.artifacts: {text}\n" if c.isprintable() or c == "\n")
-    terminal = "CONOUT$" if os.name == "nt" else "/dev/tty"
+    with suppress(OSError, ValueError, AttributeError):  # a closed stream is nobody's ear
+        stream = terminal() or sys.stderr
+        stream.write(line)
+        stream.flush()
+
+
+def progress(text: str) -> None:
+    """Show a line in place of the one before, `""` for none; on a terminal alone."""
+    stream = terminal()
+    if stream is not None:
+        with suppress(OSError, ValueError):
+            stream.write(f"\r{text[:78].ljust(78)}\r")
+            stream.flush()
+
+
+class Turn:
+    """A turn at signing in to an organization, and what the one before left in the lock file."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+
+    def ended_at(self) -> float:
+        """Return the epoch at which a person last turned a sign-in down, 0 for never."""
+        with suppress(OSError, ValueError):
+            if self.stream is not None:
+                self.stream.seek(0)
+                return number(self.stream.read(40)) or 0
+        return 0
+
+    def end(self, now: float) -> None:
+        """Note for those who wait that a sign-in came to nothing now, an epoch."""
+        with suppress(OSError):
+            if self.stream is not None:
+                self.stream.seek(0)
+                self.stream.write(f"{now:<30.3f}")
+                self.stream.flush()
+
+
+_turns: dict[str, threading.Lock] = {}
+
+
+@contextmanager
+def lock(name: str, seconds: float) -> Iterator[Turn]:
+    """Let one thread of one process in at a time, under a name; after some seconds, anybody.
+
+    The system frees the lock of a process that dies. Without a place for a file, threads alone.
+    """
+    turn = _turns.setdefault(name, threading.Lock())
+    held = turn.acquire(timeout=seconds)
+    stream = None
     try:
-        if not sys.stderr.isatty():
-            with open(terminal, "w", errors="backslashreplace") as stream:
-                stream.write(line)
+        with suppress(OSError, RuntimeError):
+            folder = Path(platform_.data_root()) / "keyrings_artifacts"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            stream = open(os.open(folder / f"{name}.lock", flags, 0o600), "r+")  # noqa: SIM115
+            lock_file(stream, seconds)
+        yield Turn(stream)
+    finally:
+        if stream is not None:
+            stream.close()
+        if held:
+            turn.release()
+
+
+def lock_file(stream: TextIO, seconds: float) -> None:
+    """Wait for the lock of a file, which closing it gives up; no longer than some seconds."""
+    import sys
+    import time
+
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                stream.seek(1 << 20)  # beyond what others may read
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.05)
+        else:
             return
-    except (OSError, AttributeError, ValueError):
-        pass
-    if sys.stderr is not None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
+
+
+def desktop_browser() -> list[str] | None:
+    """Return `browser_command` for this machine."""
+    import sys
+
+    container = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
+    return browser_command(os.environ, sys.platform, container, which)
+
+
+def start(command: Sequence[str]) -> bool:
+    """Start a program that goes on by itself; whether it started, and did not fail at once."""
+    import subprocess
+
+    null = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(  # noqa: S603  a full path, and an address of our own
+            command, stdin=null, stdout=null, stderr=null, start_new_session=True
+        )
+        return process.wait(1.0) == 0
+    except subprocess.TimeoutExpired:
+        process.returncode = 0  # it is the system's now, and no warning is due
+        return True
+    except OSError:
+        return False
+
+
+class Listener:
+    """A port of this machine to which a browser brings the answer of a sign-in."""
+
+    def __init__(self, state: str) -> None:
+        import http.server
+        import queue
+
+        self._answers: queue.Queue[dict[str, str]] = queue.Queue()
+        self._empty = queue.Empty
+        self._shown = threading.Event()
+        listener = self
+
+        class Door(http.server.BaseHTTPRequestHandler):
+            timeout = 10  # seconds without a byte
+
+            def do_GET(self) -> None:
+                listener.serve(self, answer_browser(self.path, "", state))
+
+            def do_POST(self) -> None:
+                size = int(number(self.headers.get("Content-Length")) or 0)
+                form = self.rfile.read(min(max(size, 0), MAX_TOKEN)).decode("ascii", "replace")
+                listener.serve(self, answer_browser(self.path, form, state))
+
+            def log_message(self, *_: object) -> None:
+                """Nothing: the line would hold the code."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a browser left
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def serve(self, door: Any, page: Page) -> None:
+        """Show a page, and pass on the answer that it is for."""
+        body = f"<!doctype html><title>keyrings.artifacts</title><p>{page.text}</p>".encode()
+        door.send_response(page.status)
+        for name, value in {**PAGE_HEADERS, "Content-Length": str(len(body))}.items():
+            door.send_header(name, value)
+        if page.status == 303:
+            self._shown.clear()
+            door.send_header("Location", "/")
+        door.end_headers()
+        door.wfile.write(body)
+        if page.answer:
+            self._answers.put(dict(page.answer))
+        if page.status == 200:
+            self._shown.set()
+
+    def wait(self, seconds: float) -> dict[str, str] | None:
+        """Return the answer that a browser brought within some seconds, or `None`."""
+        try:
+            return self._answers.get(timeout=seconds) if seconds else self._answers.get_nowait()
+        except self._empty:
+            return None
+
+    def finish(self) -> None:
+        """Give the browser a moment to show the last page: the port is closed after."""
+        self._shown.wait(2.0)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def which(program: str) -> str | None:
@@ -1435,7 +2091,8 @@ def which(program: str) -> str | None:
     names = (f"{program}.cmd", f"{program}.exe") if os.name == "nt" else (program,)
     found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
     # Windows looks in the current folder first, whatever the path.
-    return None if found is None or os.path.dirname(found) in ("", os.getcwd()) else found
+    own = found is None or not os.path.isabs(found) or os.path.dirname(found) == os.getcwd()
+    return None if own else found
 
 
 def run(command: Sequence[str], seconds: float) -> Completed:
@@ -1472,9 +2129,7 @@ def run(command: Sequence[str], seconds: float) -> Completed:
         if isinstance(error, subprocess.TimeoutExpired):
             raise TimeoutError from None
         raise
-    return Completed(
-        process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
-    )
+    return Completed(process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
 
 
 def send(request: Request) -> Response:
@@ -1620,6 +2275,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
             answer = credential_for(feed, service, username, world)
         except ArtifactsError as error:
             problem = str(error)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None  # as a shell says it, and no traceback
         except Exception as error:  # a caller of keyring must not fall with us
             problem = f"an error of its own ({type(error).__name__}): please report it."
             log.debug("unexpected", exc_info=True)
@@ -1658,5 +2315,11 @@ class ArtifactsKeyringBackend(KeyringBackend):
         feed = parse_feed(service)
         if feed is None:
             raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
-        if not forget(feed, service, username, real_world()):
+        world = real_world()
+        try:
+            told = sign_out(feed, service, username, world)
+        except ArtifactsError as error:
+            raise PasswordDeleteError(str(error)) from None
+        if told is None:
             raise PasswordDeleteError(f"Nothing is kept for organization '{feed.organization}'.")
+        world.notify(told)

@@ -24,6 +24,7 @@ import importlib.metadata
 import io
 import json
 import os
+import pty
 import re
 import secrets
 import shutil
@@ -405,9 +406,7 @@ class Services:
             **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.proxy_url),
             **dict.fromkeys(("HTTP_PROXY", "http_proxy"), self.proxy_url),
             "NO_PROXY": "127.0.0.1,localhost",
-            **dict.fromkeys(
-                ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"), ca
-            ),
+            **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"), ca),
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "UV_NO_CONFIG": "1",
@@ -554,9 +553,7 @@ def pat() -> str:
     return letters[:76] + "AZDO" + letters[76:]
 
 
-def entra_claims(
-    account: Account, tenant: str, audience: str, issued: int, expires: int
-) -> dict[str, Any]:
+def entra_claims(account: Account, tenant: str, audience: str, issued: int, expires: int) -> dict[str, Any]:
     claims: dict[str, Any] = {
         "aud": audience,
         "iss": f"https://sts.windows.net/{tenant}/",
@@ -655,8 +652,7 @@ def entra_error(error: str, code: int, text: str, status: int = 400, **more: str
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
     description = (
-        f"AADSTS{code}: {text}\r\nTrace ID: {trace}\r\n"
-        f"Correlation ID: {correlation}\r\nTimestamp: {stamp}"
+        f"AADSTS{code}: {text}\r\nTrace ID: {trace}\r\nCorrelation ID: {correlation}\r\nTimestamp: {stamp}"
     )
     value = {
         "error": error,
@@ -823,9 +819,7 @@ def version_of(filename: str) -> str:
     return stem.split("-")[1] if filename.endswith(".whl") else stem.rpartition("-")[2]
 
 
-def download(
-    services: Services, organization: Organization, feed: Feed, tail: Sequence[str]
-) -> Reply:
+def download(services: Services, organization: Organization, feed: Feed, tail: Sequence[str]) -> Reply:
     """Send the client to the blob store, whose links are signed and take no credential."""
     content = feed.packages.get(normalised(tail[0]), {}).get(tail[2]) if len(tail) == 3 else None
     if content is None:
@@ -852,11 +846,7 @@ def blob_service(services: Services, request: Recorded) -> Reply:
 
 
 def upload(
-    organization: Organization,
-    where: FeedPath,
-    feed: Feed,
-    token: Token | None,
-    request: Recorded,
+    organization: Organization, where: FeedPath, feed: Feed, token: Token | None, request: Recorded
 ) -> Reply:
     """Take what twine and uv send."""
     if token is None or not token.allows(WRITE_SCOPES):
@@ -927,9 +917,7 @@ def token_service_path(request: Recorded) -> tuple[str, str]:
     return ("" if name == "app" else name), path
 
 
-def person_token(
-    services: Services, organization: Organization | None, request: Recorded
-) -> Token | Reply:
+def person_token(services: Services, organization: Organization | None, request: Recorded) -> Token | Reply:
     """The caller's token, or the refusal.  Without an organization any person will do."""
     scheme, secret = presented(request)
     token = services.live(secret) if scheme == "bearer" else None
@@ -974,9 +962,7 @@ def session_token(
     return json_reply(session_answer(token, self_describing if compact else None))
 
 
-def session_until(
-    policy: Organization, asked: object | None, now: float, capped: bool
-) -> float | None:
+def session_until(policy: Organization, asked: object | None, now: float, capped: bool) -> float | None:
     """When a session token ends; None when the wish is nonsense or beyond the policy."""
     most = None if policy.max_session_hours is None else now + policy.max_session_hours * HOUR
     if asked is None:
@@ -1014,9 +1000,7 @@ def granted(scope: str) -> bool:
     return bool(wanted) and set(wanted).issubset(GRANTABLE_SCOPES)
 
 
-def pat_service(
-    services: Services, organization: Organization, account: Account, request: Recorded
-) -> Reply:
+def pat_service(services: Services, organization: Organization, account: Account, request: Recorded) -> Reply:
     own = [
         token
         for token in services.tokens.values()
@@ -1042,9 +1026,7 @@ def pat_service(
     return Reply(204)
 
 
-def create_pat(
-    services: Services, organization: Organization, account: Account, request: Recorded
-) -> Reply:
+def create_pat(services: Services, organization: Organization, account: Account, request: Recorded) -> Reply:
     body, now = request.json(), services.now()
     until = pat_until(organization, body.get("validTo"), now)
     scope = str(body.get("scope") or "")
@@ -1105,9 +1087,7 @@ JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def sign_in_service(services: Services, request: Recorded) -> Reply:
-    match = re.fullmatch(
-        r"/([A-Za-z0-9.-]+)/oauth2/v2\.0/(authorize|token|devicecode)", request.path
-    )
+    match = re.fullmatch(r"/([A-Za-z0-9.-]+)/oauth2/v2\.0/(authorize|token|devicecode)", request.path)
     if match is None:
         return html_reply("<html>There is no such page.</html>", 404)
     tenant, action = match[1].lower(), match[2]
@@ -1136,9 +1116,7 @@ def scope_objection(scope: str) -> Reply | None:
     if DEFAULT_SCOPE in wanted:
         return None
     if any(each.startswith(RESOURCE) for each in wanted):
-        return entra_error(
-            "invalid_grant", 65002, "Consent must be configured via preauthorization."
-        )
+        return entra_error("invalid_grant", 65002, "Consent must be configured via preauthorization.")
     return entra_error("invalid_scope", 70011, f"The scope '{scope}' is not valid.")
 
 
@@ -1200,17 +1178,14 @@ def deliver(query: Mapping[str, str], answer: Mapping[str, str]) -> Reply:
     if query.get("response_mode", "query") != "form_post":
         return Reply(302, [("Location", f"{redirect}?{urlencode(answer)}")])
     fields = "".join(
-        f'<input type="hidden" name="{name}" value="{html.escape(value)}"/>'
-        for name, value in answer.items()
+        f'<input type="hidden" name="{name}" value="{html.escape(value)}"/>' for name, value in answer.items()
     )
     form = f'<form method="POST" name="hiddenform" action="{html.escape(redirect)}">{fields}</form>'
     script = "<script>window.setTimeout('document.forms[0].submit()', 0);</script>"
     return html_reply(f"<html><body>{form}{script}</body></html>")
 
 
-def token_reply(
-    services: Services, account: Account, tenant: str, client: str, scope: str
-) -> Reply:
+def token_reply(services: Services, account: Account, tenant: str, client: str, scope: str) -> Reply:
     """The answer of every grant.  A new refresh token never ends the life of the old one."""
     value: dict[str, object] = {
         "token_type": "Bearer",
@@ -1440,9 +1415,7 @@ class SecureServer(Server):
         """Speak TLS; the handshake is left to the connection's own thread."""
         request.settimeout(10)
         context = self.services.authority.door
-        with context.wrap_socket(
-            request, server_side=True, do_handshake_on_connect=False
-        ) as connection:
+        with context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as connection:
             self.attend(connection, client_address)
 
 
@@ -1639,8 +1612,11 @@ class Kept(module.Store):
         self.real, self.entries = real, dict(entries or {})
         self.others: dict[tuple[str, str], str] = {}
 
-    def read(self, name: str) -> str | None:
+    def read(self, name: str, latest: bool = False) -> str | None:
         return self.entries.get(name)
+
+    def keeps(self) -> bool:
+        return self.real
 
     def write(self, name: str, text: str, in_file: bool) -> bool:
         if self.real or in_file:
@@ -1674,7 +1650,15 @@ def make_world(**changes: Any) -> module.World:
         run=unexpected,
         read_text=no_file,
         notify=unexpected,
+        ticks=lambda: 0.0,
         store=Kept(),
+        lock=lambda name, seconds: contextlib.nullcontext(module.Turn(None)),
+        progress=lambda text: None,
+        terminal=lambda: False,
+        browser=lambda: None,
+        start=unexpected,
+        listen=unexpected,
+        random=unexpected,
     )
     return dataclasses.replace(nothing, **changes)
 
@@ -1734,9 +1718,7 @@ def az_world(send: Script, **changes: Any) -> module.World:
         pytest.param(FEED.replace("https://", "https://VssSessionToken@"), id="user name"),
         pytest.param(FEED.replace("https://", "https://user:pass@"), id="user name and password"),
         pytest.param(FEED.replace(".com/", ".com:443/"), id="default port"),
-        pytest.param(
-            FEED.replace("pkgs.dev.azure.com", "PKGS.Dev.Azure.COM"), id="host in capitals"
-        ),
+        pytest.param(FEED.replace("pkgs.dev.azure.com", "PKGS.Dev.Azure.COM"), id="host in capitals"),
         pytest.param(FEED.replace("contoso", "Contoso"), id="organization in capitals"),
         pytest.param(FEED + "?x=1/", id="query"),
         pytest.param(FEED + "#sha256=00", id="fragment"),
@@ -1746,9 +1728,7 @@ def az_world(send: Script, **changes: Any) -> module.World:
             id="download link",
         ),
         pytest.param("https://pkgs.dev.azure.com/contoso", id="organization alone"),
-        pytest.param(
-            "https://contoso.pkgs.visualstudio.com/_packaging/f/pypi/simple/", id="legacy"
-        ),
+        pytest.param("https://contoso.pkgs.visualstudio.com/_packaging/f/pypi/simple/", id="legacy"),
         pytest.param(
             "https://contoso.pkgs.visualstudio.com/DefaultCollection/_packaging/f/pypi/simple/",
             id="legacy with collection",
@@ -1756,9 +1736,7 @@ def az_world(send: Script, **changes: Any) -> module.World:
         pytest.param("contoso.pkgs.visualstudio.com", id="legacy host alone"),
         pytest.param("contoso.pkgs.visualstudio.com:443", id="legacy host and port"),
         pytest.param("https://contoso.pkgs.vsts.me/_packaging/f/pypi/simple/", id="test fabric"),
-        pytest.param(
-            "https://pkgs.codedev.ms/contoso/_packaging/f/pypi/simple/", id="test fabric 2"
-        ),
+        pytest.param("https://pkgs.codedev.ms/contoso/_packaging/f/pypi/simple/", id="test fabric 2"),
     ],
 )
 def test_parse_feed_gives_one_organization_for_every_spelling(url: str) -> None:
@@ -1836,6 +1814,7 @@ LOOK_ALIKES = [
     "https://\uff50kgs.dev.azure.com/contoso/",
     "https://pkgs\u3002dev.azure.com/contoso/",
     "https://pkgs.dev.\u0430zure.com/contoso/",
+    "https://p\u212ags.dev.azure.com/contoso/",
     "https://xn--pkgs-.pkgs.visualstudio.com.evil.example/",
     "https://[::ffff:13.107.42.20]/contoso/",
     "https://[pkgs.dev.azure.com]/contoso/",
@@ -1989,9 +1968,7 @@ def test_clean_token_says_what_is_wrong_and_not_the_value(value: str, problem: s
 
 
 def a_session(**changes: Any) -> module.Session:
-    plain = module.Session(
-        "token", "session", NOW, NOW + 3600, asked="session", scope="vso.packaging_write"
-    )
+    plain = module.Session("token", "session", NOW, NOW + 3600, asked="session", scope="vso.packaging_write")
     return dataclasses.replace(plain, **changes)
 
 
@@ -2006,9 +1983,7 @@ def a_session(**changes: Any) -> module.Session:
         pytest.param(a_session(asked="pat"), {"token_type": "pat"}, True, id="what a policy left"),
         pytest.param(a_session(), {"scope": "vso.packaging"}, False, id="another scope"),
         pytest.param(a_session(kind="entra", scope=""), {}, True, id="no scope of its own"),
-        pytest.param(
-            a_session(kind="set", expires=None), {"token_type": "entra"}, True, id="a person's PAT"
-        ),
+        pytest.param(a_session(kind="set", expires=None), {"token_type": "entra"}, True, id="a person's PAT"),
     ],
 )
 def test_usable(session: module.Session, settings: dict[str, Any], good: bool) -> None:
@@ -2110,9 +2085,7 @@ def test_parse_settings(environ: dict[str, str], settings: module.Settings) -> N
         ),
     ],
 )
-def test_parse_settings_names_the_variable_and_its_values(
-    name: str, value: str, problem: str
-) -> None:
+def test_parse_settings_names_the_variable_and_its_values(name: str, value: str, problem: str) -> None:
     with pytest.raises(module.ArtifactsError) as error:
         module.parse_settings({name: value})
     assert str(error.value) == problem
@@ -2212,9 +2185,7 @@ def files(**contents: str) -> Callable[[str], str]:
     return read
 
 
-PREFIXES = {
-    "VSS_NUGET_URI_PREFIXES": "https://fabrikam.example/;https://pkgs.dev.azure.com/contoso/"
-}
+PREFIXES = {"VSS_NUGET_URI_PREFIXES": "https://fabrikam.example/;https://pkgs.dev.azure.com/contoso/"}
 
 
 @pytest.mark.parametrize(
@@ -2224,42 +2195,27 @@ PREFIXES = {
         pytest.param({"AZURE_DEVOPS_EXT_PAT": "pat"}, "pat", id="PAT"),
         pytest.param({"AZURE_DEVOPS_EXT_PAT_FILE": "named"}, "in-file", id="file"),
         pytest.param(
-            {
-                ENDPOINTS: endpoints({"endpoint": FEED, "password": "e"}),
-                "AZURE_DEVOPS_EXT_PAT": "p",
-            },
+            {ENDPOINTS: endpoints({"endpoint": FEED, "password": "e"}), "AZURE_DEVOPS_EXT_PAT": "p"},
             "e",
             id="endpoint before PAT",
         ),
         pytest.param(
-            {
-                ENDPOINTS: endpoints({"endpoint": OTHER, "password": "e"}),
-                "AZURE_DEVOPS_EXT_PAT": "p",
-            },
+            {ENDPOINTS: endpoints({"endpoint": OTHER, "password": "e"}), "AZURE_DEVOPS_EXT_PAT": "p"},
             "p",
             id="no endpoint matches",
         ),
         pytest.param(
-            {ENDPOINTS: " ", "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": endpoints()},
-            None,
-            id="no entries",
+            {ENDPOINTS: " ", "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": endpoints()}, None, id="no entries"
         ),
         pytest.param({**PREFIXES, "VSS_NUGET_ACCESSTOKEN": "t"}, "t", id="prefix"),
         pytest.param(
-            {
-                "VSS_NUGET_URI_PREFIXES": "https://pkgs.dev.azure.com/cont",
-                "VSS_NUGET_ACCESSTOKEN": "t",
-            },
+            {"VSS_NUGET_URI_PREFIXES": "https://pkgs.dev.azure.com/cont", "VSS_NUGET_ACCESSTOKEN": "t"},
             None,
             id="half a name is no prefix",
         ),
         pytest.param({"VSS_NUGET_ACCESSTOKEN": "t"}, None, id="token without prefixes"),
         pytest.param(
-            {
-                **PREFIXES,
-                "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN": "n",
-                "VSS_NUGET_ACCESSTOKEN": "o",
-            },
+            {**PREFIXES, "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN": "n", "VSS_NUGET_ACCESSTOKEN": "o"},
             "n",
             id="the new name wins",
         ),
@@ -2270,18 +2226,12 @@ PREFIXES = {
             id="pipeline of this organization",
         ),
         pytest.param(
-            {
-                "SYSTEM_ACCESSTOKEN": "job",
-                "SYSTEM_COLLECTIONURI": "https://contoso.visualstudio.com/",
-            },
+            {"SYSTEM_ACCESSTOKEN": "job", "SYSTEM_COLLECTIONURI": "https://contoso.visualstudio.com/"},
             "job",
             id="pipeline of this organization, legacy",
         ),
         pytest.param(
-            {
-                "SYSTEM_ACCESSTOKEN": "job",
-                "SYSTEM_COLLECTIONURI": "https://dev.azure.com/fabrikam/",
-            },
+            {"SYSTEM_ACCESSTOKEN": "job", "SYSTEM_COLLECTIONURI": "https://dev.azure.com/fabrikam/"},
             None,
             id="pipeline of another organization",
         ),
@@ -2322,11 +2272,7 @@ DOCKER = "/run/secrets/azure_devops_ext_pat"
             no_file,
             "AZURE_DEVOPS_EXT_PAT is set but empty: set it to a token, or unset it.",
         ),
-        (
-            {FILE: ""},
-            no_file,
-            f"{FILE} is set but empty: set it to a file's path, or unset it.",
-        ),
+        ({FILE: ""}, no_file, f"{FILE} is set but empty: set it to a file's path, or unset it."),
         (
             {FILE: "/pat"},
             no_file,
@@ -2342,11 +2288,7 @@ DOCKER = "/run/secrets/azure_devops_ext_pat"
             failing(PermissionError(13, "Permission denied")),
             f"{DOCKER} cannot be read (Permission denied): mend the path or the file.",
         ),
-        (
-            {FILE: "x"},
-            files(x="\n"),
-            f"{FILE} (x) is set but empty: set it to a token, or unset it.",
-        ),
+        ({FILE: "x"}, files(x="\n"), f"{FILE} (x) is set but empty: set it to a token, or unset it."),
         (
             {**PREFIXES, "VSS_NUGET_ACCESSTOKEN": " "},
             no_file,
@@ -2397,18 +2339,13 @@ SPS = "https://vssps.dev.azure.com/contoso"
             id="quoted, lower case",
         ),
         pytest.param(
-            module.Response(
-                401, (("www-authenticate", "TFS-Federated"), ("www-authenticate", BEARER))
-            ),
+            module.Response(401, (("www-authenticate", "TFS-Federated"), ("www-authenticate", BEARER))),
             TENANT,
             SPS,
             id="on lines of their own",
         ),
         pytest.param(
-            response(401, www_authenticate=BEARER + "/oauth2/authorize"),
-            TENANT,
-            SPS,
-            id="long form",
+            response(401, www_authenticate=BEARER + "/oauth2/authorize"), TENANT, SPS, id="long form"
         ),
         pytest.param(
             response(401, www_authenticate="Bearer", x_vss_resourcetenant=NO_TENANT),
@@ -2423,15 +2360,9 @@ SPS = "https://vssps.dev.azure.com/contoso"
         pytest.param(
             response(401, x_vss_resourcetenant=TENANT.upper()), TENANT, SPS, id="tenant in capitals"
         ),
-        pytest.param(
-            response(203, x_vss_resourcetenant=TENANT), TENANT, SPS, id="203, the sign-in page"
-        ),
-        pytest.param(
-            response(302, x_vss_resourcetenant=TENANT), TENANT, SPS, id="302, the way to it"
-        ),
-        pytest.param(
-            response(403, x_vss_resourcetenant=TENANT, x_vss_e2eid="x"), TENANT, SPS, id="403"
-        ),
+        pytest.param(response(203, x_vss_resourcetenant=TENANT), TENANT, SPS, id="203, the sign-in page"),
+        pytest.param(response(302, x_vss_resourcetenant=TENANT), TENANT, SPS, id="302, the way to it"),
+        pytest.param(response(403, x_vss_resourcetenant=TENANT, x_vss_e2eid="x"), TENANT, SPS, id="403"),
         pytest.param(
             response(401, x_vss_authorizationendpoint="https://app.vssps.visualstudio.com/"),
             None,
@@ -2476,9 +2407,7 @@ def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
         (FEED, 203, False),
     ],
 )
-def test_a_public_feed_needs_no_credential_but_for_uploads(
-    url: str, status: int, public: bool
-) -> None:
+def test_a_public_feed_needs_no_credential_but_for_uploads(url: str, status: int, public: bool) -> None:
     assert (module.read_challenge(parsed(url), response(status)) is None) is public
 
 
@@ -2574,9 +2503,7 @@ def test_read_challenge_says_why_there_is_none(status: int, problem: str) -> Non
     st.integers(200, 499),
     st.lists(
         st.tuples(
-            st.sampled_from(
-                ["www-authenticate", "x-vss-resourcetenant", "x-vss-authorizationendpoint"]
-            ),
+            st.sampled_from(["www-authenticate", "x-vss-resourcetenant", "x-vss-authorizationendpoint"]),
             st.text()
             | st.builds("Bearer authorization_uri={}".format, st.text())
             | st.builds("https://{}vssps.dev.azure.com{}".format, st.text(), st.text()),
@@ -2599,7 +2526,7 @@ ADA = module.Bearer("entra", NOW + 3600, "azure_cli", True, "ada@contoso.example
 
 
 def test_session_request() -> None:
-    body = module.mint_body("session", module.Settings(), "machine", NOW + 86_400)
+    body = module.mint_body("session", module.Settings(), "our name", NOW + 86_400)
     request = module.mint_request("session", a_challenge(), ADA, body)
     assert (request.method, request.url) == (
         "POST",
@@ -2613,7 +2540,7 @@ def test_session_request() -> None:
         "X-TFS-FedAuthRedirect": "Suppress",
     }
     assert json.loads(request.body or b"") == {
-        "displayName": "keyrings.artifacts on machine",
+        "displayName": "our name",
         "scope": "vso.packaging_write",
         "validTo": "2027-01-16T08:00:00Z",
     }
@@ -2627,19 +2554,16 @@ def test_session_request() -> None:
             "https://contoso.vssps.visualstudio.com",
             "https://contoso.vssps.visualstudio.com/_apis/tokens/pats?api-version=7.1-preview.1",
         ),
-        (
-            "https://app.vssps.visualstudio.com",
-            f"{SPS}/_apis/tokens/pats?api-version=7.1-preview.1",
-        ),
+        ("https://app.vssps.visualstudio.com", f"{SPS}/_apis/tokens/pats?api-version=7.1-preview.1"),
     ],
 )
 def test_pat_request_goes_to_the_organization(token_service: str, url: str) -> None:
     asked = a_challenge()._replace(token_service=token_service)
-    body = module.mint_body("pat", module.Settings(scope="vso.packaging"), "machine", None)
+    body = module.mint_body("pat", module.Settings(scope="vso.packaging"), "our name", None)
     request = module.mint_request("pat", asked, ADA, body)
     assert request.url == url
     assert json.loads(request.body or b"") == {
-        "displayName": "keyrings.artifacts on machine",
+        "displayName": "our name",
         "scope": "vso.packaging",
         "allOrgs": False,
     }
@@ -2648,17 +2572,13 @@ def test_pat_request_goes_to_the_organization(token_service: str, url: str) -> N
 @pytest.mark.parametrize(
     ("kind", "answer", "minted"),
     [
-        ("session", response(200, {"token": "t", "validTo": "then"}), ("t", "then")),
-        ("session", response(200, b'\xef\xbb\xbf{"token": "t"}'), ("t", None)),
-        (
-            "pat",
-            response(200, {"patToken": {"token": "t", "validTo": "then"}, "patTokenError": "none"}),
-            ("t", "then"),
-        ),
-        ("pat", response(201, {"patToken": {"token": "t"}, "patTokenError": "None"}), ("t", None)),
+        ("session", response(200, {"token": "t", "validTo": "x"}), {"token": "t", "validTo": "x"}),
+        ("session", response(200, b'\xef\xbb\xbf{"token": "t"}'), {"token": "t"}),
+        ("pat", response(200, {"patToken": {"token": "t"}, "patTokenError": "none"}), {"token": "t"}),
+        ("pat", response(201, {"patToken": {"token": "t"}, "patTokenError": "None"}), {"token": "t"}),
     ],
 )
-def test_read_minted(kind: str, answer: module.Response, minted: tuple[str, object]) -> None:
+def test_read_minted(kind: str, answer: module.Response, minted: dict[str, str]) -> None:
     assert module.read_minted(kind, a_challenge(), ADA, answer) == minted
 
 
@@ -2713,15 +2633,11 @@ def test_read_minted_tells_refusals_apart(
 
 
 @given(st.sampled_from(["pat", "session"]), st.integers(100, 499), st.binary() | st.text())
-def test_read_minted_raises_the_declared_error_alone(
-    kind: str, status: int, body: bytes | str
-) -> None:
-    raw = (
-        body if isinstance(body, bytes) else json.dumps({"patToken": body, "token": body}).encode()
-    )
+def test_read_minted_raises_the_declared_error_alone(kind: str, status: int, body: bytes | str) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps({"patToken": body, "token": body}).encode()
     with contextlib.suppress(module.ArtifactsError):
-        token, _ = module.read_minted(kind, a_challenge(), ADA, module.Response(status, (), raw))
-        assert module.is_token(token)
+        minted = module.read_minted(kind, a_challenge(), ADA, module.Response(status, (), raw))
+        assert module.is_token(minted["token"])
 
 
 @pytest.mark.parametrize(
@@ -2861,8 +2777,7 @@ def printing(stdout: str, stderr: str = "", status: int = 0) -> Callable[..., An
         ),
         (
             printing("", "AADSTS50078: Presented multi-factor \x1b[31m ... az login", 1),
-            "azure_cli: Entra wants a new sign-in (AADSTS50078): run "
-            f"'az login --tenant {TENANT}'.",
+            f"azure_cli: Entra wants a new sign-in (AADSTS50078): run 'az login --tenant {TENANT}'.",
         ),
         (printing("", "Traceback: token=s3cret", 1), AZ_FAILED),
         (printing("", "", 1), AZ_FAILED),
@@ -2905,11 +2820,12 @@ def test_a_cold_call_takes_discovery_and_exchange() -> None:
     assert module.read_session(world.store.read("session/contoso")) == module.Session(
         "session-token",
         "session",
-        NOW,
-        NOW + 86_400,
-        "session",
-        "vso.packaging_write",
-        "ada@contoso.example",
+        checked=NOW,
+        expires=NOW + 86_400,
+        asked="session",
+        scope="vso.packaging_write",
+        account="ada@contoso.example",
+        tenant=TENANT,
     )
 
 
@@ -2989,15 +2905,20 @@ def test_the_token_of_an_application_is_used_as_it_is() -> None:
     assert [request.body_limit for request in script.requests] == [0, 0]
 
 
+NOBODY = (
+    "Nobody is signed in to organization 'contoso', and nobody can be asked: {}. Run 'keyring --mode "
+    f"creds get {FEED}' in a terminal, or 'az login --tenant {{}}', or set AZURE_DEVOPS_EXT_PAT to a "
+    "personal access token."
+)
+
+
 @pytest.mark.parametrize(
     ("changes", "answers", "problem"),
     [
         pytest.param(
             {"which": lambda _: None},
             [CHALLENGED],
-            "No way to sign in to organization 'contoso' (az is not on PATH, and the environment "
-            "holds no credential): install the Azure CLI and run 'az login --tenant "
-            f"{TENANT}', or set AZURE_DEVOPS_EXT_PAT to a personal access token.",
+            NOBODY.format("there is neither a browser nor a terminal", TENANT),
             id="no az",
         ),
         pytest.param(
@@ -3010,9 +2931,7 @@ def test_the_token_of_an_application_is_used_as_it_is() -> None:
         pytest.param({}, [CHALLENGED, DROPPED, DROPPED, DROPPED], "dropped", id="no network"),
     ],
 )
-def test_no_credential_is_one_sentence(
-    changes: dict[str, Any], answers: list[Any], problem: str
-) -> None:
+def test_no_credential_is_one_sentence(changes: dict[str, Any], answers: list[Any], problem: str) -> None:
     world = az_world(Script(*answers), sleep=lambda _: None, **changes)
     with pytest.raises(module.ArtifactsError) as error:
         credential(world)
@@ -3059,9 +2978,7 @@ def test_a_persons_own_pat_that_is_refused_is_told_and_forgotten() -> None:
     text = module.write_session(module.Session("own", "set", 0))
     told: list[str] = []
     world = az_world(
-        Script(response(401), CHALLENGED, SESSION),
-        store=Kept({"session/contoso": text}),
-        notify=told.append,
+        Script(response(401), CHALLENGED, SESSION), store=Kept({"session/contoso": text}), notify=told.append
     )
     assert credential(world) == "session-token"
     assert told == [
@@ -3088,13 +3005,12 @@ def test_what_1_x_kept_is_found_checked_and_used(
 ) -> None:
     store = Kept()
     store.others[(service, user)] = "old-pat"
-    world = make_world(
-        store=store, send=Script(response(200)), environ={"AZURE_DEVOPS_USERNAME": "build"}
-    )
+    world = make_world(store=store, send=Script(response(200)), environ={"AZURE_DEVOPS_USERNAME": "build"})
     assert credential(world, url, asked) == "old-pat"
     assert credential(world, url, asked) == "old-pat"  # and no second check
-    assert module.forget(parsed(url), url, asked, world)
-    assert not module.forget(parsed(url), url, asked, world)
+    told = "Signed out of organization 'contoso'. Nothing else is kept here."
+    assert module.sign_out(parsed(url), url, asked, world) == told
+    assert module.sign_out(parsed(url), url, asked, az_world(Script(CHALLENGED))) is None
 
 
 def test_what_1_x_kept_is_passed_over_when_refused() -> None:
@@ -3102,6 +3018,406 @@ def test_what_1_x_kept_is_passed_over_when_refused() -> None:
     store.others[(FEED, "VssSessionToken")] = "old-pat"
     world = az_world(Script(response(401), CHALLENGED, SESSION), store=store)
     assert credential(world) == "session-token"
+
+
+# --- signing in -------------------------------------------------------------------------------
+
+ENTRA = f"https://login.microsoftonline.com/{TENANT}"
+AUTHORITY = "ARTIFACTS_CREDENTIALPROVIDER_MSAL_AUTHORITY"
+TIMEOUT = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS"
+
+
+@pytest.mark.parametrize(
+    ("tenant", "host", "environ", "base"),
+    [
+        (TENANT, "login.microsoftonline.com", {}, ENTRA),
+        (None, "login.microsoftonline.com", {}, "https://login.microsoftonline.com/organizations"),
+        (TENANT, "login.windows.net", {}, f"https://login.windows.net/{TENANT}"),
+        (TENANT, "x", {AUTHORITY: "https://login.example/common/"}, "https://login.example/common"),
+        (TENANT, "login.microsoftonline.com", {AUTHORITY: " "}, ENTRA),
+    ],
+)
+def test_authority(tenant: str | None, host: str, environ: dict[str, str], base: str) -> None:
+    asked = a_challenge()._replace(tenant=tenant, sign_in_host=host)
+    assert module.authority(asked, environ) == base
+
+
+@pytest.mark.parametrize("value", ["http://login.example/x", "https://login.example", "x", "https://a@b/c"])
+def test_an_authority_that_is_none(value: str) -> None:
+    with pytest.raises(module.ArtifactsError, match=f"^{AUTHORITY} must be an https address"):
+        module.authority(a_challenge(), {AUTHORITY: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("", 180.0), ("90", 90.0), (" 5 ", 5.0), ("0", None), ("-1", None), ("1.5", None), ("x", None)],
+)
+def test_sign_in_seconds(value: str, seconds: float | None) -> None:
+    if seconds is not None:
+        assert module.sign_in_seconds({TIMEOUT: value}) == seconds
+    else:
+        with pytest.raises(module.ArtifactsError, match=f"^{TIMEOUT} must be a number of seconds"):
+            module.sign_in_seconds({TIMEOUT: value})
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "reason"),
+    [
+        ({}, FEED, ""),
+        ({"CI": "true"}, FEED, "CI is set"),
+        ({"CI": "1"}, FEED, "CI is set"),
+        ({"CI": "false"}, FEED, ""),
+        ({"CI": ""}, FEED, ""),
+        ({"TF_BUILD": "True"}, FEED, "TF_BUILD is set"),
+        ({"GITHUB_ACTIONS": "true"}, FEED, "GITHUB_ACTIONS is set"),
+        ({"PIP_NO_INPUT": "1"}, FEED, "PIP_NO_INPUT is set"),
+        (
+            {"ARTIFACTS_KEYRING_NONINTERACTIVE_MODE": "TRUE"},
+            FEED,
+            "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE is set",
+        ),
+        ({}, "contoso.pkgs.visualstudio.com", "a host name alone is asked for"),
+    ],
+)
+def test_silence(environ: dict[str, str], url: str, reason: str) -> None:
+    assert module.silence(a_challenge(url), environ) == reason
+
+
+DESKTOP = {"DISPLAY": ":0"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "system", "programs", "command"),
+    [
+        pytest.param({}, "linux", "xdg-open", None, id="no desktop"),
+        pytest.param(DESKTOP, "linux", "xdg-open firefox", ["/bin/xdg-open", "%s"], id="X11"),
+        pytest.param({"WAYLAND_DISPLAY": "w"}, "linux", "firefox", ["/bin/firefox", "%s"], id="Wayland"),
+        pytest.param(DESKTOP, "linux", "w3m lynx", None, id="text browsers alone"),
+        pytest.param({**DESKTOP, "SSH_CONNECTION": "x"}, "linux", "xdg-open", None, id="SSH"),
+        pytest.param({**DESKTOP, "SSH_TTY": "x"}, "darwin", "", None, id="SSH to a Mac"),
+        pytest.param({**DESKTOP, "container": "podman"}, "linux", "xdg-open", None, id="container"),
+        pytest.param({**DESKTOP, "IN": "1"}, "linux", "xdg-open", None, id="container by its files"),
+        pytest.param({**DESKTOP, "CODESPACES": "true"}, "linux", "xdg-open", None, id="Codespaces"),
+        pytest.param({}, "darwin", "", ["/usr/bin/open", "%s"], id="macOS"),
+        pytest.param(
+            {},
+            "win32",
+            "rundll32.exe",
+            ["/bin/rundll32.exe", "url.dll,FileProtocolHandler", "%s"],
+            id="Windows",
+        ),
+        pytest.param({"WSL_DISTRO_NAME": "x"}, "linux", "wslview", ["/bin/wslview", "%s"], id="WSL"),
+        pytest.param(
+            {"WSL_INTEROP": "x"},
+            "linux",
+            "rundll32.exe",
+            ["/bin/rundll32.exe", "url.dll,FileProtocolHandler", "%s"],
+            id="WSL without wslu",
+        ),
+        pytest.param({"BROWSER": "my"}, "linux", "my", ["/bin/my", "%s"], id="BROWSER"),
+        pytest.param(
+            {"BROWSER": "my --tab %s &", "SSH_TTY": "x", "IN": "1"},
+            "linux",
+            "my",
+            ["/bin/my", "--tab", "%s"],
+            id="BROWSER of an editor, far away",
+        ),
+        pytest.param(
+            {"BROWSER": os.pathsep.join(["gone", "lynx", "my"])},
+            "linux",
+            "lynx my",
+            ["/bin/my", "%s"],
+            id="several",
+        ),
+        pytest.param({**DESKTOP, "BROWSER": "lynx"}, "linux", "lynx xdg-open", None, id="BROWSER=lynx"),
+    ],
+)
+def test_browser_command(
+    environ: dict[str, str], system: str, programs: str, command: list[str] | None
+) -> None:
+    def which(program: str) -> str | None:
+        return f"/bin/{program}" if program in programs.split() else None
+
+    assert module.browser_command(environ, system, "IN" in environ, which) == command
+
+
+def test_authorize_url() -> None:
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"  # of RFC 7636, appendix B
+    url = module.authorize_url(ENTRA, "http://localhost:1234", "state", verifier, "ada@contoso.example")
+    page, _, query = url.partition("?")
+    assert page == f"{ENTRA}/oauth2/v2.0/authorize"
+    assert dict(parse_qsl(query)) == {
+        "client_id": ARTIFACTS_CLIENT,
+        "response_type": "code",
+        "redirect_uri": "http://localhost:1234",
+        "scope": f"{RESOURCE}/.default offline_access openid profile",
+        "state": "state",
+        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+        "code_challenge_method": "S256",
+        "response_mode": "form_post",
+        "prompt": "select_account",
+        "login_hint": "ada@contoso.example",
+    }
+    assert "login_hint" not in module.authorize_url(ENTRA, "x", "state", verifier, "")
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "status", "answer"),
+    [
+        ("/", "code=c&state=S", 200, {"code": "c", "state": "S"}),
+        ("/?code=c&state=S", "", 303, {"code": "c", "state": "S"}),
+        ("/", "error=access_denied&state=S", 200, {"error": "access_denied", "state": "S"}),
+        ("/", "", 200, None),
+        ("/?state=S", "", 400, None),
+        ("/?code=c", "", 400, None),
+        ("/?code=c&state=T", "", 400, None),
+        ("/", "code=c&state=%C3%A9", 400, None),
+        ("/favicon.ico", "", 404, None),
+        ("/other", "code=c&state=S", 404, None),
+        ("//", "code=c&state=S", 404, None),
+    ],
+)
+def test_answer_browser(target: str, form: str, status: int, answer: dict[str, str] | None) -> None:
+    page = module.answer_browser(target, form, "S")
+    assert (page.status, page.answer) == (status, answer)
+    assert "c&" not in page.text
+
+
+@given(st.text(), st.text())
+def test_answer_browser_takes_no_guess(target: str, form: str) -> None:
+    assert module.answer_browser(target, form, "x" * 64).answer is None
+
+
+AGAIN = "run the command again"
+LOGIN = f"'az login --tenant {TENANT}'"
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"error": "access_denied"}, f"the sign-in was declined (access_denied): {AGAIN}, and accept it."),
+        (
+            {"error": "invalid_grant", "error_description": "AADSTS65004: \x1b[2J"},
+            f"the sign-in was declined (AADSTS65004): {AGAIN}, and accept it.",
+        ),
+        ({"error": "expired_token"}, f"the code expired before anybody entered it: {AGAIN}."),
+        (
+            {"error": "invalid_grant", "error_description": "AADSTS53003: s3cret"},
+            "a policy of your organization does not allow this sign-in (AADSTS53003): use a browser on a "
+            f"machine it manages, or run {LOGIN}.",
+        ),
+        (
+            {"error": "invalid_grant", "error_description": "AADSTS54005: redeemed"},
+            f"Entra did not accept the sign-in (AADSTS54005): {AGAIN}, or sign in with {LOGIN}.",
+        ),
+        (
+            {"error": "x\x1b[2J\n" * 99},
+            "Entra did not accept the sign-in (x [2J x [2J x [2J x [2J x [2J x [2J x [2):"
+            f" {AGAIN}, or sign in with {LOGIN}.",
+        ),
+        ({}, f"Entra did not accept the sign-in (no reason given): {AGAIN}, or sign in with {LOGIN}."),
+    ],
+    ids=["declined", "declined by number", "expired", "policy", "redeemed", "hostile", "nothing"],
+)
+def test_explain(body: dict[str, object], sentence: str) -> None:
+    said = module.explain("browser", a_challenge(), body)
+    assert said.isprintable()
+    assert said.replace("  ", " ") == f"browser: {sentence}"
+
+
+DEVICE = {
+    "device_code": "d",
+    "user_code": "ABCD-EFGH",
+    "verification_uri": "https://microsoft.com/devicelogin",
+    "expires_in": "900",
+    "interval": 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "interval"),
+    [
+        ({}, 900.0, 5.0),
+        ({"interval": None, "expires_in": None}, 900.0, 5.0),
+        ({"interval": 0}, 900.0, 5.0),
+        ({"interval": -3}, 900.0, 1.0),
+        ({"interval": 1e9, "expires_in": 60}, 60.0, 60.0),
+        ({"verification_uri": None, "verification_url": "https://login.microsoft.com/device"}, 900.0, 5.0),
+    ],
+)
+def test_read_device(changes: dict[str, object], seconds: float, interval: float) -> None:
+    device = module.read_device(a_challenge(), response(200, {**DEVICE, **changes}))
+    assert (device.code, device.user_code) == ("d", "ABCD-EFGH")
+    assert (device.seconds, device.interval) == (seconds, interval)
+    assert "'d'" not in repr(device)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "https://evil.example/devicelogin",
+        "http://microsoft.com/devicelogin",
+        "https://microsoft.com@evil.example/",
+        "https://microsoft.com.evil.example/",
+        "https://evilmicrosoft.com/",
+        "https://microsoft.com:8443/",
+        "https://microsoft.com/\x1b[2J",
+        "javascript:alert(1)",
+        "",
+    ],
+)
+def test_a_strange_page_for_the_device_code_is_not_shown(page: str) -> None:
+    with pytest.raises(module.ArtifactsError, match=r"the page to sign in on is not Microsoft's"):
+        module.read_device(a_challenge(), response(200, {**DEVICE, "verification_uri": page}))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(400, {"error": "invalid_client"}),
+        response(200, b"<html>"),
+        response(200, {**DEVICE, "device_code": "a b"}),
+        response(200, {**DEVICE, "user_code": "\n"}),
+    ],
+    ids=["refused", "HTML", "no code", "no code for the person"],
+)
+def test_read_device_refuses(answer: module.Response) -> None:
+    with pytest.raises(module.ArtifactsError, match=r"^device_code: Entra did not accept the sign-in"):
+        module.read_device(a_challenge(), answer)
+
+
+def pending(error: str = "authorization_pending") -> module.Response:
+    return response(400, {"error": error})
+
+
+class Clock:
+    """Seconds that pass where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.seconds += seconds
+
+
+GRANTED = response(200, {"access_token": "entra", "refresh_token": "r", "expires_in": "3900"})
+
+
+def at_terminal(script: Script, **changes: Any) -> tuple[module.World, Clock, list[str]]:
+    """A world with a terminal, where time passes, and what is said on it."""
+    clock, told = Clock(), list[str]()
+    world = make_world(
+        send=script, ticks=clock, sleep=clock.sleep, terminal=lambda: True, notify=told.append, **changes
+    )
+    return world, clock, told
+
+
+def test_a_device_code_is_polled_as_told() -> None:
+    polls: list[Any] = [pending(), DROPPED, pending("slow_down"), pending(), GRANTED]
+    script = Script(response(200, DEVICE), *polls)
+    world, clock, told = at_terminal(script)
+    found = module.device_code(world, a_challenge())
+    assert found == module.Bearer("entra", NOW + 3900, "device_code", True, ours=True)
+    assert told == [
+        "To sign in to organization 'contoso', open https://microsoft.com/devicelogin and enter the code "
+        "ABCD-EFGH within 3 min."
+    ]
+    assert clock.seconds == 5 + 5 + 5 + 10 + 10
+    first, second = script.requests[:2]
+    assert (first.url, second.url) == (f"{ENTRA}/oauth2/v2.0/devicecode", f"{ENTRA}/oauth2/v2.0/token")
+    assert dict(parse_qsl((first.body or b"").decode())) == {
+        "client_id": ARTIFACTS_CLIENT,
+        "scope": f"{RESOURCE}/.default offline_access openid profile",
+    }
+    assert dict(parse_qsl((second.body or b"").decode())) == {
+        "client_id": ARTIFACTS_CLIENT,
+        "grant_type": "urn:ietf:params:oauth:grant-type:device_code",
+        "device_code": "d",
+    }
+    assert json.loads(world.store.read(f"refresh/{TENANT}") or "")["refresh_token"] == "r"
+
+
+def test_a_device_code_is_waited_for_as_long_as_told() -> None:
+    script = Script(response(200, DEVICE), *[pending()] * 99)
+    world, clock, _ = at_terminal(script, environ={TIMEOUT: "60"})
+    with pytest.raises(module.SignInEnded) as error:
+        module.device_code(world, a_challenge())
+    assert str(error.value) == (
+        "Nobody signed in to organization 'contoso' within 60 seconds: run the command again. "
+        f"{TIMEOUT} sets a longer time."
+    )
+    assert clock.seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("authorization_declined", "device_code: the sign-in was declined"),
+        ("expired_token", "device_code: the code expired"),
+        ("invalid_grant", "device_code: Entra did not accept the sign-in"),
+    ],
+)
+def test_a_device_code_that_comes_to_nothing(error: str, said: str) -> None:
+    world, _, _ = at_terminal(Script(response(200, DEVICE), pending(error)))
+    with pytest.raises(module.SignInEnded, match=f"^{said}"):
+        module.device_code(world, a_challenge())
+
+
+REFRESH = {f"refresh/{TENANT}": json.dumps({"refresh_token": "old"})}
+
+
+def test_a_refresh_token_signs_in_and_is_replaced() -> None:
+    script = Script(GRANTED)
+    world = make_world(send=script, store=Kept(REFRESH))
+    found = module.refresh_token(world, a_challenge())
+    assert found == module.Bearer("entra", NOW + 3900, "refresh_token", True, ours=True)
+    assert dict(parse_qsl((script.requests[0].body or b"").decode())) == {
+        "client_id": ARTIFACTS_CLIENT,
+        "grant_type": "refresh_token",
+        "refresh_token": "old",
+        "scope": f"{RESOURCE}/.default offline_access openid profile",
+    }
+    assert json.loads(world.store.read(f"refresh/{TENANT}") or "")["refresh_token"] == "r"
+
+
+def test_a_refresh_token_that_is_over_is_dropped_and_said_once() -> None:
+    script = Script(response(400, {"error": "invalid_grant"}))
+    world, _, told = at_terminal(script, store=Kept(REFRESH))
+    assert module.refresh_token(world, a_challenge()) is None
+    assert module.refresh_token(world, a_challenge()) is None
+    assert told == ["The earlier sign-in to organization 'contoso' is over."]
+
+
+def test_a_refresh_token_that_is_over_is_an_error_where_nobody_is_asked() -> None:
+    world = make_world(send=Script(response(400, {"error": "invalid_grant"})), store=Kept(REFRESH))
+    with pytest.raises(module.EntraRefused, match=r"^refresh_token: Entra did not accept the sign-in"):
+        module.refresh_token(world, a_challenge())
+    assert world.store.read(f"refresh/{TENANT}") is None
+
+
+def test_a_refresh_token_survives_what_is_not_its_fault() -> None:
+    world = make_world(send=Script(response(400, {"error": "invalid_client"})), store=Kept(REFRESH))
+    with pytest.raises(module.EntraRefused):
+        module.refresh_token(world, a_challenge())
+    assert world.store.read(f"refresh/{TENANT}") is not None
+
+
+@pytest.mark.parametrize(
+    ("real", "requests", "kind"),
+    [(True, ["pat with lifetime"], "pat"), (False, ["session with lifetime"], "session")],
+)
+def test_a_sign_in_of_our_own_brings_a_pat_where_it_can_be_kept(
+    real: bool, requests: list[str], kind: str
+) -> None:
+    bearer = module.Bearer("entra", NOW + 3900, "browser", True, ours=True)
+    script = Script(PAT if real else SESSION)
+    world = make_world(send=script, store=Kept(real=real))
+    session = module.exchange(a_challenge(), bearer, module.Settings(), world)
+    assert (session.kind, session.asked) == (kind, kind)
 
 
 # --- store ------------------------------------------------------------------------------------
@@ -3220,9 +3536,7 @@ class Machine:
     environ: dict[str, str]
     folder: Path  # programs of this machine alone, first on PATH
 
-    def run(
-        self, *command: str, status: Any = 0, **changes: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, status: Any = 0, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run a program; without a terminal, and with nothing to read."""
         done = subprocess.run(
             command,
@@ -3238,9 +3552,7 @@ class Machine:
         assert status in (None, done.returncode), f"{command}: {done.returncode}\n{shown}"
         return done
 
-    def keyring(
-        self, *arguments: str, status: Any = 0, **changes: str
-    ) -> subprocess.CompletedProcess[str]:
+    def keyring(self, *arguments: str, status: Any = 0, **changes: str) -> subprocess.CompletedProcess[str]:
         return self.run(str(BIN / "keyring"), *arguments, status=status, **changes)
 
     def get(self, url: str = FEED, user: str = "VssSessionToken", **changes: str) -> str:
@@ -3272,7 +3584,8 @@ class Machine:
         path.chmod(0o755)
 
     def files(self) -> list[Path]:
-        return [path for path in self.home.rglob("*") if path.is_file()]
+        """The files below the home folder; locks, which hold nothing, aside."""
+        return [p for p in self.home.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
 @pytest.fixture
@@ -3462,8 +3775,7 @@ def test_alone_it_keeps_nothing_for_other_services(machine: Machine) -> None:
     done = set_password(machine, "my-service", "mine")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "keyrings_artifacts.NotOurs: keyrings.artifacts keeps credentials of Azure Artifacts feeds "
-        "only."
+        "keyrings_artifacts.NotOurs: keyrings.artifacts keeps credentials of Azure Artifacts feeds only."
     )
     code = (
         "import keyring, keyring.errors as e\n"
@@ -3500,7 +3812,7 @@ def test_a_persons_own_pat_serves_the_whole_organization(machine: Machine) -> No
     assert machine.get(FEED, **chain) == own
     assert asked(machine) == []
     machine.keyring("del", UPLOAD, "me", **chain)
-    assert "No way to sign in to organization 'contoso'" in machine.fails(**chain)
+    assert "Nobody is signed in to organization 'contoso'" in machine.fails(**chain)
 
 
 def test_a_persons_own_pat_needs_a_keyring(machine: Machine) -> None:
@@ -3568,9 +3880,7 @@ def desktop(machine: Machine) -> Iterator[Machine]:
     password.write_text("password")
     command = ["gnome-keyring-daemon", "--unlock", "--foreground", "--components=secrets"]
     with password.open() as stdin, open(os.devnull, "w") as null:
-        daemon = subprocess.Popen(
-            command, stdin=stdin, stdout=null, stderr=null, env=machine.environ
-        )
+        daemon = subprocess.Popen(command, stdin=stdin, stdout=null, stderr=null, env=machine.environ)
     for _ in range(50):
         if "SecretService" in machine.keyring("--list-backends").stdout:
             break
@@ -3592,25 +3902,22 @@ def test_a_secret_service_keeps_the_session_across_processes(desktop: Machine) -
     ours = [path for path in desktop.files() if "keyrings_artifacts" in str(path)]
     assert not ours
     desktop.keyring("del", FEED, "me")
-    assert desktop.get() != token
-    assert asked(desktop) == COLD
+    assert desktop.services.live(token) is None
+    assert asked(desktop) == ["DELETE vssps.dev.azure.com"]
+    assert opens(desktop, desktop.get())
 
 
 def test_without_a_keyring_a_file_keeps_the_session(machine: Machine) -> None:
     machine.az()
     token = machine.get()
     (path,) = machine.files()
-    assert path == machine.home / ".local/share/python_keyring/keyrings_artifacts" / (
-        "session-contoso.json"
-    )
+    assert path == machine.home / ".local/share/python_keyring/keyrings_artifacts" / ("session-contoso.json")
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert json.loads(path.read_text())["token"] == token
 
 
 @pytest.mark.parametrize("token_type", ["pat", "entra"])
-def test_without_a_keyring_nothing_that_outlives_a_day_is_kept(
-    machine: Machine, token_type: str
-) -> None:
+def test_without_a_keyring_nothing_that_outlives_a_day_is_kept(machine: Machine, token_type: str) -> None:
     machine.az()
     assert opens(machine, machine.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE=token_type))
     assert not machine.files()
@@ -3681,7 +3988,7 @@ def test_failures_are_one_sentence_and_status_1(machine: Machine) -> None:
         "pkgs.dev.azure.com knows no such feed"
     )
     assert machine.fails(AZURE_DEVOPS_PAT_DURATION="ten").startswith("AZURE_DEVOPS_PAT_DURATION is")
-    assert machine.fails().startswith("No way to sign in to organization 'contoso' (az is not on")
+    assert machine.fails().startswith("Nobody is signed in to organization 'contoso', and nobody")
 
 
 LOGGED_OUT = "#!/bin/sh\necho \"ERROR: Please run 'az login' to setup account.\" >&2\nexit 1\n"
@@ -3721,7 +4028,7 @@ def test_a_program_in_the_current_folder_is_not_run(machine: Machine) -> None:
     (machine.home / "az").chmod(0o755)
     for path in ("", ".", str(machine.home)):
         path = os.pathsep.join([path, machine.environ["PATH"]])
-        assert machine.fails(PATH=path).startswith("No way to sign in")
+        assert machine.fails(PATH=path).startswith("Nobody is signed in")
     assert not (machine.home / "was-run").exists()
 
 
@@ -3767,9 +4074,7 @@ def test_a_passing_fault_is_passed_over(machine: Machine, reply: Reply, path: st
 
 def test_network_proxy_and_certificate_are_told_apart(machine: Machine) -> None:
     dead = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    assert machine.fails(**dead).startswith(
-        "The proxy did not let us through to pkgs.dev.azure.com"
-    )
+    assert machine.fails(**dead).startswith("The proxy did not let us through to pkgs.dev.azure.com")
     strangers = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"), os.devnull)
     assert "CA file" in machine.fails(**{**strangers, "CURL_CA_BUNDLE": os.devnull})
     for name in (*strangers, "CURL_CA_BUNDLE"):
@@ -3807,6 +4112,447 @@ def test_the_index_page_is_not_downloaded(machine: Machine) -> None:
     machine.services.faults.append(fault(page, path_contains="/simple/"))
     done = machine.keyring("get", FEED, "me", status=1)
     assert done.stdout + done.stderr == ""
+
+
+# --- signing in, end to end -------------------------------------------------------------------
+
+# A person's browser: opens the page it is told to, sends on what the page has it send, and writes
+# down what the address line and the page say in the end. What it does besides is in its settings.
+BROWSER = """#!{python}
+import html, json, os, re, sys, time, urllib.error, urllib.parse, urllib.request
+folder = {folder!r}
+does = json.load(open(os.path.join(folder, "browser.json")))
+with open(os.path.join(folder, "browser.opened"), "a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+url = sys.argv[-1]
+query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query))
+def fetch(url, data=None):
+    try:
+        return urllib.request.urlopen(url, data, timeout=20)
+    except urllib.error.HTTPError as error:
+        return error
+if does.get("closes"):
+    sys.exit()
+time.sleep(does.get("thinks", 0))
+back = query["redirect_uri"]
+for stray in does.get("strays", ()):
+    fetch(back + stray)
+    fetch(back, b"code=guess&state=guess")
+if does.get("mode"):
+    url = url.replace("form_post", does["mode"])
+page = fetch(url)
+text = page.read().decode()
+form = re.search('<form[^>]*action="([^"]*)"', text)
+if form:
+    fields = re.findall('name="([^"]*)" value="([^"]*)"', text)
+    data = {{name: html.unescape(value) for name, value in fields}}
+    if does.get("twice"):
+        fetch("https://login.microsoftonline.com/spy", urllib.parse.urlencode(data).encode())
+    page = fetch(html.unescape(form[1]), urllib.parse.urlencode(data).encode())
+    text = page.read().decode()
+with open(os.path.join(folder, "browser.closed"), "w") as log:
+    log.write(page.geturl() + "\\n" + text)
+"""
+
+
+def open_browser(machine: Machine, **does: Any) -> None:
+    """Give a machine a browser, and a person who uses it."""
+    folder = str(machine.home.parent)
+    machine.program("browser", BROWSER.format(python=sys.executable, folder=folder))
+    (machine.home.parent / "browser.json").write_text(json.dumps(does))
+    machine.environ["BROWSER"] = str(machine.folder / "browser")
+
+
+def opened(machine: Machine) -> list[list[str]]:
+    """The command lines of the browsers that were opened."""
+    log = machine.home.parent / "browser.opened"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+SIGN_IN = ["GET login.microsoftonline.com", "POST login.microsoftonline.com"]
+REFRESHED = ["GET pkgs.dev.azure.com", "POST login.microsoftonline.com", "POST vssps.dev.azure.com"]
+
+
+def secrets_of(machine: Machine) -> list[str]:
+    """All that was secret among the services up to now."""
+    services = machine.services
+    found = [*services.tokens, *services.codes, *services.devices]
+    for account in services.accounts.values():
+        found += [*account.refresh_tokens, account.secret]
+    for request in services.requests:
+        found += [request.form.get(name, "") for name in ("code", "code_verifier", "device_code")]
+    return [secret for secret in found if secret]
+
+
+@pytest.mark.parametrize("mode", ["", "query"])
+def test_a_browser_signs_in_once(machine: Machine, mode: str) -> None:
+    open_browser(machine, mode=mode, strays=["/favicon.ico", "/?state=x", "/?code=c&state=s"])
+    machine.environ.update(plug_in(machine, "small_keyring", SMALL_KEYRING))
+    token = machine.get()
+    assert opens(machine, token)
+    assert machine.services.tokens[token].kind == "pat"
+    secrets = secrets_of(machine)
+    seen = asked(machine)
+    assert [each for each in seen if "login" in each] == SIGN_IN
+    assert [each for each in seen if "login" not in each] == COLD
+    assert machine.get(UPLOAD) == token
+    assert asked(machine) == []
+    address, _, page = (machine.home.parent / "browser.closed").read_text().partition("\n")
+    assert re.fullmatch(r"http://localhost:\d+/?", address)
+    assert "close this page" in page
+    (command,) = opened(machine)
+    assert not [secret for secret in secrets if secret in " ".join(command) + page]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", urlsplit(address).port or 0), timeout=5).close()
+
+
+def test_a_browser_where_no_keyring_is(machine: Machine) -> None:
+    open_browser(machine)
+    token = machine.get()
+    assert machine.services.tokens[token].kind == "session"
+    asked(machine)
+    assert machine.get() == token
+    assert asked(machine) == []
+    assert not [p for p in machine.files() for s in secrets_of(machine) if s != token and s in p.read_text()]
+
+
+def test_another_organization_of_the_tenant_needs_no_second_sign_in(desktop: Machine) -> None:
+    open_browser(desktop)
+    desktop.services.organization("sister", CONTOSO_TENANT).add_feed("pyfeed")
+    desktop.services.organizations["sister"].members.add("ada@contoso.example")
+    desktop.get()
+    asked(desktop)
+    assert opens(desktop, desktop.get(FEED.replace("contoso", "sister")), "sister")
+    assert asked(desktop) == REFRESHED
+    assert len(opened(desktop)) == 1
+
+
+TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0); "
+TAKE_TERMINAL += "os.execvp(sys.argv[2], sys.argv[2:])"
+
+
+class Terminal:
+    """A program on a terminal of its own: what it prints, and what a person sees."""
+
+    def __init__(self, machine: Machine, *command: str, hides_stderr: bool = False, **changes: str) -> None:
+        self.ours, theirs = pty.openpty()
+        self.screen = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, str(theirs), *command],
+            env={**machine.environ, **changes},
+            cwd=machine.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if hides_stderr else theirs,
+            pass_fds=(theirs,),
+            start_new_session=True,
+            text=True,
+        )
+        os.close(theirs)
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self) -> None:
+        with contextlib.suppress(OSError):  # which is how a terminal ends
+            while data := os.read(self.ours, 4096):
+                self.screen += data.decode()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        for _ in range(200):
+            match = re.search(pattern, self.screen)
+            if match:
+                return match
+            time.sleep(0.1)
+        raise AssertionError(f"{pattern} is not on the screen: {self.screen}")
+
+    def end(self) -> tuple[int, str]:
+        """Return exit status and standard output."""
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+    def said(self) -> list[str]:
+        """What stays on the screen: lines that were not written over."""
+        lines = [line.split("\r")[-1] for line in self.screen.replace("\r\n", "\n").split("\n")]
+        return [line for line in lines if line.strip()]
+
+
+KEYRING_GET = (str(BIN / "keyring"), "get", FEED, "me")
+ENTER = "open https://microsoft.com/devicelogin and enter the code ([A-Z0-9-]+) within 3 min"
+
+
+@pytest.mark.parametrize("hides_stderr", [False, True], ids=["stderr", "stderr thrown away"])
+def test_a_terminal_shows_the_device_code_once(machine: Machine, hides_stderr: bool) -> None:
+    machine.services.device_interval = 1.0
+    terminal = Terminal(machine, *KEYRING_GET, hides_stderr=hides_stderr)
+    code = terminal.wait_for(ENTER)[1]
+    terminal.wait_for("Waiting for you to sign in to contoso: 17[0-9] s")
+    machine.services.approve_device(code, machine.services.accounts["ada@contoso.example"])
+    status, output = terminal.end()
+    assert status == 0
+    assert opens(machine, output.strip())
+    assert re.fullmatch(r"\S+\n", output)
+    (line,) = terminal.said()
+    assert line.startswith("keyrings.artifacts: To sign in to organization 'contoso', open")
+    assert not [secret for secret in secrets_of(machine) if secret in terminal.screen]
+    asked(machine)
+    assert machine.get() == output.strip()
+    assert asked(machine) == []
+
+
+def test_a_declined_device_code(machine: Machine) -> None:
+    machine.services.device_interval = 1.0
+    terminal = Terminal(machine, *KEYRING_GET)
+    machine.services.decline_device(terminal.wait_for(ENTER)[1])
+    assert terminal.end() == (1, "")
+    assert "device_code: the sign-in was declined" in terminal.said()[1]
+    assert len(terminal.said()) == 2
+    assert not machine.files()
+
+
+def test_ctrl_c_ends_the_wait(machine: Machine) -> None:
+    terminal = Terminal(machine, *KEYRING_GET)
+    terminal.wait_for(ENTER)
+    os.write(terminal.ours, b"\x03")
+    assert terminal.end() == (130, "")
+    assert "Traceback" not in terminal.screen
+    open_browser(machine)
+    assert opens(machine, machine.get())  # and the next has its turn at once
+
+
+NOBODY_IS_ASKED = [
+    ({}, "there is neither a browser nor a terminal"),
+    ({"CI": "true"}, "CI is set"),
+    ({"TF_BUILD": "True"}, "TF_BUILD is set"),
+    ({"GITHUB_ACTIONS": "true"}, "GITHUB_ACTIONS is set"),
+    ({"ARTIFACTS_KEYRING_NONINTERACTIVE_MODE": "true"}, "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE is set"),
+    ({"PIP_NO_INPUT": "1"}, "PIP_NO_INPUT is set"),
+]
+
+
+@pytest.mark.parametrize(("environ", "reason"), NOBODY_IS_ASKED, ids=[r for _, r in NOBODY_IS_ASKED])
+def test_nobody_is_asked_who_could_not_answer(machine: Machine, environ: dict[str, str], reason: str) -> None:
+    if environ:
+        open_browser(machine)
+    assert machine.fails(**environ) == NOBODY.format(reason, CONTOSO_TENANT)
+    assert asked(machine) == ["GET pkgs.dev.azure.com"]
+    assert not opened(machine)
+
+
+def test_a_text_browser_is_not_opened(machine: Machine) -> None:
+    machine.program("lynx", "#!/bin/sh\ntouch was-run\n")
+    machine.fails(BROWSER="lynx")
+    assert not (machine.home / "was-run").exists()
+
+
+def test_a_browser_that_does_not_start_leaves_the_terminal(machine: Machine) -> None:
+    machine.program("browser", "#!/bin/sh\nexit 3\n")
+    machine.services.device_interval = 1.0
+    terminal = Terminal(machine, *KEYRING_GET, BROWSER=str(machine.folder / "browser"))
+    code = terminal.wait_for(ENTER)[1]
+    machine.services.approve_device(code, machine.services.accounts["ada@contoso.example"])
+    assert terminal.end()[0] == 0
+
+
+def in_parallel(machine: Machine, *urls: str, **changes: str) -> list[str]:
+    """What `keyring get` prints in as many processes at once; none of which fails."""
+    processes = [
+        subprocess.Popen(
+            [str(BIN / "keyring"), "get", url, "me"],
+            env={**machine.environ, **changes},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for url in urls
+    ]
+    answers = [process.communicate(timeout=120) for process in processes]
+    assert [errors for _, errors in answers if errors] == []
+    assert [process.returncode for process in processes] == [0] * len(urls)
+    return [output.strip() for output, _ in answers]
+
+
+SPELLINGS = (
+    FEED,
+    UPLOAD,
+    FEED.rstrip("/"),
+    "https://contoso.pkgs.visualstudio.com/_packaging/pyfeed/pypi/simple/",
+)
+
+
+def test_of_eight_processes_one_signs_in(machine: Machine) -> None:
+    open_browser(machine, thinks=1)
+    tokens = in_parallel(machine, *SPELLINGS, *SPELLINGS)
+    assert len(set(tokens)) == 1
+    assert len(opened(machine)) == 1
+    seen = asked(machine)
+    assert seen.count("POST login.microsoftonline.com") == 1
+    assert seen.count("POST vssps.dev.azure.com") == 1
+
+
+def test_of_eight_threads_one_signs_in(machine: Machine) -> None:
+    open_browser(machine, thinks=1)
+    code = (
+        "import sys, concurrent.futures as f, keyrings_artifacts as k\n"
+        "backends = [k.ArtifactsKeyringBackend() for _ in range(4)]\n"
+        "with f.ThreadPoolExecutor(8) as pool:\n"
+        "    ask = lambda i: backends[i % 4].get_password(sys.argv[1 + i % 4], 'me')\n"
+        "    print(*pool.map(ask, range(8)))"
+    )
+    tokens = machine.python(code, *SPELLINGS).split()
+    assert len(tokens) == 8
+    assert len(set(tokens)) == 1
+    assert asked(machine).count("POST vssps.dev.azure.com") == 1
+    assert len(opened(machine)) == 1
+
+
+def test_a_killed_process_gives_up_its_turn(machine: Machine) -> None:
+    open_browser(machine, closes=True)
+    command = [str(BIN / "keyring"), "get", FEED, "me"]
+    holder = subprocess.Popen(command, env=machine.environ, stdin=subprocess.DEVNULL, start_new_session=True)
+    for _ in range(100):
+        if opened(machine):
+            break
+        time.sleep(0.1)
+    holder.kill()
+    holder.wait()
+    open_browser(machine)
+    assert opens(machine, machine.get())
+
+
+def test_when_a_person_turns_it_down_the_others_do_not_ask_again(machine: Machine) -> None:
+    open_browser(machine, thinks=2)
+    machine.services.sign_in_outcome = "access_denied"
+    command = [str(BIN / "keyring"), "get", FEED, "me"]
+    quiet = {"stdin": subprocess.DEVNULL, "start_new_session": True, "text": True}
+    processes = [
+        subprocess.Popen(command, env=machine.environ, stderr=subprocess.PIPE, **quiet)  # type: ignore[call-overload]
+        for _ in range(3)
+    ]
+    said = sorted(process.communicate(timeout=60)[1] for process in processes)
+    assert len(opened(machine)) == 1
+    assert (
+        said[0]
+        == said[1]
+        == (
+            "keyrings.artifacts: The sign-in to organization 'contoso' that another process waited for came "
+            "to nothing: run the command again.\n"
+        )
+    )
+    assert said[2].startswith("keyrings.artifacts: browser: the sign-in was declined")
+
+
+def test_400_days_later_nobody_is_asked_while_the_refresh_token_lives(desktop: Machine) -> None:
+    open_browser(desktop)
+    desktop.get()
+    later = moved_clock(desktop, 400 * DAY)
+    desktop.services.clock = 400 * DAY
+    ada = desktop.services.accounts["ada@contoso.example"]
+    ada.refresh_tokens = dict.fromkeys(ada.refresh_tokens, desktop.services.now())
+    asked(desktop)
+    assert opens(desktop, desktop.get(**later))
+    assert asked(desktop) == REFRESHED
+    assert len(opened(desktop)) == 1
+
+
+def test_400_days_later_somebody_is_asked_once_when_it_does_not(desktop: Machine) -> None:
+    open_browser(desktop)
+    desktop.get()
+    later = moved_clock(desktop, 400 * DAY)
+    desktop.services.clock = 400 * DAY
+    done = desktop.keyring("get", FEED, "me", **later)
+    assert opens(desktop, done.stdout.strip())
+    assert done.stderr == "keyrings.artifacts: The earlier sign-in to organization 'contoso' is over.\n"
+    assert len(opened(desktop)) == 2
+    assert desktop.get(**later) == done.stdout.strip()
+    assert len(opened(desktop)) == 2
+
+
+def test_a_revoked_session_is_renewed_in_silence(desktop: Machine) -> None:
+    open_browser(desktop)
+    desktop.services.revoke(desktop.get())
+    asked(desktop)
+    desktop.services.clock = 3700
+    assert opens(desktop, desktop.get(**moved_clock(desktop, 3700)))
+    assert asked(desktop) == ["GET pkgs.dev.azure.com", *REFRESHED]
+    assert len(opened(desktop)) == 1
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ({"closes": True}, "Nobody signed in to organization 'contoso' within 2 seconds"),
+        ({"outcome": "access_denied"}, "browser: the sign-in was declined"),
+        ({"outcome": "server_error"}, "browser: Entra did not accept the sign-in"),
+        ({"used": True}, "browser: Entra did not accept the sign-in (AADSTS54005)"),
+    ],
+    ids=["window closed", "declined", "refused", "code redeemed before"],
+)
+def test_a_sign_in_that_comes_to_nothing(machine: Machine, does: dict[str, Any], said: str) -> None:
+    open_browser(machine, **does)
+    machine.services.sign_in_outcome = does.get("outcome", "")
+
+    def redeem_first(request: Recorded) -> Reply | None:
+        for code in machine.services.codes.values() if does.get("used") else ():
+            code.used = code.used or "authorization_code" in request.form.values()
+        return None
+
+    machine.services.faults.append(redeem_first)
+    assert machine.fails(**{TIMEOUT: "2"}).startswith(said)
+    assert not machine.files()
+    machine.services.sign_in_outcome = ""
+    machine.services.faults.clear()
+    open_browser(machine)
+    assert opens(machine, machine.get())
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids=["slow", "fast"])
+def test_a_clock_an_hour_wrong(machine: Machine, hours: int) -> None:
+    open_browser(machine)
+    wrong = moved_clock(machine, hours * HOUR)
+    token = machine.get(**wrong)
+    assert opens(machine, token)
+
+
+def test_signing_out_revokes_the_pat_and_leaves_nothing(desktop: Machine) -> None:
+    open_browser(desktop)
+    token = desktop.get()
+    asked(desktop)
+    done = desktop.keyring("del", FEED, "me")
+    assert done.stderr == (
+        "keyrings.artifacts: Signed out of organization 'contoso'. Nothing else is kept here.\n"
+    )
+    assert asked(desktop) == ["POST login.microsoftonline.com", "DELETE vssps.dev.azure.com"]
+    assert desktop.services.live(token) is None
+    assert "Nothing is kept" in desktop.keyring("del", FEED, "me", status=1).stderr.splitlines()[-1]
+    desktop.get()
+    assert len(opened(desktop)) == 2
+
+
+def test_signing_out_says_when_a_pat_could_not_be_revoked(desktop: Machine) -> None:
+    open_browser(desktop)
+    desktop.get()
+    desktop.services.accounts["ada@contoso.example"].refresh_tokens.clear()
+    done = desktop.keyring("del", FEED, "me")
+    assert re.fullmatch(
+        r"keyrings.artifacts: Signed out of organization 'contoso'. Its PAT 'keyrings.artifacts on \S+' "
+        r"could not be revoked: do so at https://dev.azure.com/contoso/_usersSettings/tokens. Nothing "
+        r"else is kept here.\n",
+        done.stderr,
+    )
+    assert len(opened(desktop)) == 1
+
+
+def test_no_secret_is_in_the_log(machine: Machine) -> None:
+    open_browser(machine)
+    code = (
+        "import logging, sys, keyring\n"
+        "logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)\n"
+        "assert keyring.get_password(sys.argv[1], 'me')"
+    )
+    log = machine.python(code, FEED)
+    assert "DEBUG:keyrings_artifacts:" in log
+    assert not [secret for secret in secrets_of(machine) if secret in log]
 
 
 # ----------------------------------------------------------------------------------------------
