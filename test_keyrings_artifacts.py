@@ -3595,8 +3595,7 @@ def machine(services: Services, tmp_path: Path) -> Machine:
     home.mkdir()
     environ = services.environ(home)
     environ["PATH"] = os.pathsep.join([str(folder), str(BIN), "/usr/bin", "/bin"])
-    if "COVERAGE_PROCESS_START" in os.environ:
-        environ.update({k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")})
+    environ.update({k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")})
     return Machine(services, home, environ, folder)
 
 
@@ -4613,12 +4612,13 @@ def demonstrate(services: Services, folder: Path) -> None:
     programs = (str(folder / "bin"), os.path.dirname(keyring), os.environ.get("PATH", ""))
     env = services.environ(folder / "home")
     env["PATH"] = os.pathsep.join(programs)
-    # A variable, as the pip that comes with Python 3.9 uses keyring but does not know the option.
     env["PIP_KEYRING_PROVIDER"] = "subprocess"
-    run_step(services, "python -m venv", [sys.executable, "-m", "venv", str(venv)], env)
+    make = [sys.executable, "-m", "venv", "--without-pip", str(venv)]
+    run_step(services, "python -m venv", make, env)
 
     python = str(scripts / "python")
-    install = [python, "-m", "pip", "install", "--index-url", DEMO_INDEX, "contoso-greeting"]
+    pip = [sys.executable, "-m", "pip", "--python", python]  # the one that venv brings may be too old
+    install = [*pip, "install", "--index-url", DEMO_INDEX, "contoso-greeting"]
     shown = f"PIP_KEYRING_PROVIDER=subprocess pip install --index-url {DEMO_INDEX} contoso-greeting"
     run_step(services, shown, install, env)
     feed = services.seen(host="pkgs.dev.azure.com")
