@@ -4554,6 +4554,347 @@ def test_no_secret_is_in_the_log(machine: Machine) -> None:
     assert not [secret for secret in secrets_of(machine) if secret in log]
 
 
+# --- clients ----------------------------------------------------------------------------------
+
+SOURCE = Path(__file__).parent
+OURS = "keyrings.artifacts"  # among requirements: the wheel of this project
+WITH_USER = FEED.replace("https://", "https://VssSessionToken@")
+SERVED = {"pkgs.dev.azure.com:443", "pkgsprodsu3weu.blob.core.windows.net:443", "vssps.dev.azure.com:443"}
+
+
+class Clients:
+    """Programs as people install them: each in an environment of its own, made at first use.
+
+    That happens outside of the stand-in's environment, with the package index of this machine.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environments: dict[tuple[str, ...], Path] = {}
+        found = shutil.which("uv", path=str(BIN)) or shutil.which("uv")
+        assert found, "uv is missing: pip install '.[test]'"
+        self.uv = found
+        self.wheel = self.build()
+
+    def run(self, *command: str, **changes: str) -> None:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **changes},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
+
+    def build(self) -> Path:
+        """The project's wheel; the editable installation that runs the tests is no client's."""
+        dist = self.folder / "dist"
+        python = ("--python", sys.executable)
+        self.run(self.uv, "build", "--wheel", *python, "--out-dir", str(dist), str(SOURCE))
+        (wheel,) = dist.glob("*.whl")
+        return wheel
+
+    def programs(self, *requirements: str) -> Path:
+        """The folder of programs of an environment with these packages."""
+        if requirements not in self.environments:
+            venv = self.folder / f"venv-{len(self.environments)}"
+            self.run(self.uv, "venv", "--python", sys.executable, str(venv))
+            packages = [str(self.wheel) if each == OURS else each for each in requirements]
+            self.run(self.uv, "pip", "install", "--python", str(venv), *packages)
+            self.environments[requirements] = venv / BIN.name
+        return self.environments[requirements]
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Clients:
+    return Clients(tmp_path_factory.mktemp("clients"))
+
+
+def set_path(machine: Machine, *folders: Path) -> None:
+    """Put these folders on PATH, and the programs of the machine; not those of the tests."""
+    system = ["/usr/bin", "/bin"]
+    machine.environ["PATH"] = os.pathsep.join([str(machine.folder), *map(str, folders), *system])
+
+
+def test_the_wheel_is_one_module(clients: Clients) -> None:
+    """Pure Python, and nothing but metadata beside it."""
+    assert clients.wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(clients.wheel) as archive:
+        names = [each for each in archive.namelist() if ".dist-info/" not in each]
+    assert names == ["keyrings_artifacts.py"]
+
+
+class Client(NamedTuple):
+    """How a program is called in an empty folder, and what it finds there and on PATH.
+
+    The blocks of the README say the same: change both.
+    """
+
+    command: str
+    packages: tuple[str, ...] = ()  # of the program's own environment; none: that of uv
+    on_path: tuple[str, ...] = ()
+    project: str = ""  # pyproject.toml
+    environ: Mapping[str, str] = {}
+    takes_proxy: bool = True
+
+
+ALONE = ("keyring", OURS)  # as `uv tool install keyring --with keyrings.artifacts` makes it
+PACKAGES = "contoso-greeting contoso-two contoso-three"  # more than one, to be fetched at once
+PIP = "pip install --target {folder}/site --index-url "
+PIP_SUBPROCESS = {"PIP_KEYRING_PROVIDER": "subprocess"}
+PIP_IMPORT = {"PIP_KEYRING_PROVIDER": "import"}
+UV = {"UV_KEYRING_PROVIDER": "subprocess", "UV_PYTHON": sys.executable, "UV_PYTHON_DOWNLOADS": "never"}
+PROJECT = f"""
+[project]
+name = "project"
+version = "1.0"
+requires-python = ">=3.9"
+dependencies = {json.dumps(PACKAGES.split())}
+"""
+# Two feeds of one organization: uv runs two `keyring` at the same time.
+UV_INDEX = f"""
+[[tool.uv.index]]
+name = "contoso"
+url = "{FEED}"
+authenticate = "always"
+default = true
+
+[[tool.uv.index]]
+name = "project"
+url = "{FEED.replace("contoso/", "contoso/My%20Project/").replace("pyfeed", "projfeed")}"
+authenticate = "always"
+explicit = true
+
+[tool.uv.sources]
+contoso-two = {{ index = "project" }}
+"""
+POETRY_SOURCE = f"""
+[[tool.poetry.source]]
+name = "contoso"
+url = "{FEED}"
+priority = "primary"
+"""
+POETRY = {"POETRY_VIRTUALENVS_IN_PROJECT": "true"}
+PDM_SOURCE = f"""
+[[tool.pdm.source]]
+name = "pypi"
+url = "{FEED}"
+"""
+PDM_INSTALL = "pdm install --no-self --project {folder}"
+PDM = {"PDM_CHECK_UPDATE": "false"}  # which is asked for at pypi.org
+
+INSTALLERS = {
+    "pip-23-subprocess": Client(
+        f"{PIP}{WITH_USER} {PACKAGES}", ("pip==23.*",), ALONE, environ=PIP_SUBPROCESS
+    ),
+    "pip-23-import": Client(f"{PIP}{FEED} {PACKAGES}", ("pip==23.*", *ALONE), environ=PIP_IMPORT),
+    "pip-subprocess": Client(f"{PIP}{WITH_USER} {PACKAGES}", ("pip",), ALONE, environ=PIP_SUBPROCESS),
+    "pip-import": Client(f"{PIP}{FEED} {PACKAGES}", ("pip", *ALONE), environ=PIP_IMPORT),
+    "uv-user": Client(
+        f"uv pip install --target {{folder}}/site --default-index {WITH_USER} {PACKAGES}",
+        on_path=ALONE,
+        environ=UV,
+    ),
+    "uv-always": Client("uv sync --directory {folder}", (), ALONE, PROJECT + UV_INDEX, UV),
+    "poetry": Client(
+        "poetry install --no-root --directory {folder}",
+        ("poetry", OURS),
+        project=PROJECT + POETRY_SOURCE,
+        environ=POETRY,
+    ),
+    "pdm": Client(PDM_INSTALL, ("pdm[locked]", *ALONE), (), PROJECT + PDM_SOURCE, PDM),
+    "pdm-path": Client(PDM_INSTALL, ("pdm[locked]",), ALONE, PROJECT + PDM_SOURCE, PDM),
+}
+PUBLISHERS = {
+    "twine": Client(f"twine upload --non-interactive --repository-url {UPLOAD} {{wheels}}", ("twine", OURS)),
+    "uv": Client(
+        f"uv publish --publish-url {UPLOAD} --username VssSessionToken {{wheels}}", on_path=ALONE, environ=UV
+    ),
+    "hatch": Client(
+        f"hatch publish --no-prompt --repo {UPLOAD} --user VssSessionToken {{wheels}}",
+        ("hatch", OURS),
+        takes_proxy=False,
+    ),
+}
+
+
+def without_proxy(machine: Machine) -> dict[str, str]:
+    """Return the change of environment that leads a Python program that uses no proxy to us."""
+    folder = machine.home.parent / "names"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        "import socket\n"
+        "real = socket.create_connection\n"
+        "def ours(address, *more, **options):\n"
+        f"    here = ('127.0.0.1', {machine.services.tls_port})\n"
+        "    return real(here if address[1] == 443 else address, *more, **options)\n"
+        "socket.create_connection = ours\n"
+    )
+    return {"PYTHONPATH": str(folder)}
+
+
+def call(
+    machine: Machine, clients: Clients, client: Client, folder: Path, status: int = 0, **names: object
+) -> None:
+    """Run a client in a folder, with what it needs on PATH and in its own environment."""
+    if client.project:
+        (folder / "pyproject.toml").write_text(client.project)
+    program, *arguments = client.command.format(folder=folder, **names).split()
+    own = clients.programs(*client.packages) if client.packages else Path(clients.uv).parent
+    set_path(machine, *([clients.programs(*client.on_path)] if client.on_path else []))
+    machine.environ.pop("UV_NO_CONFIG", None)  # under which uv does not read pyproject.toml either
+    environ = {**client.environ, **({} if client.takes_proxy else without_proxy(machine))}
+    machine.run(str(own / program), *arguments, status=status, **environ)
+
+
+def visits(machine: Machine) -> tuple[set[str], int]:
+    """The kinds of token that opened a feed, and how many were exchanged for, since last time."""
+    services = machine.services
+    assert {tunnel.target for tunnel in services.tunnels} <= SERVED
+    assert {request.scheme for request in services.seen()} <= {"https"}
+    opened = [each for each in services.seen(host="pkgs.dev.azure.com") if each.status < 400]
+    tokens = [services.tokens.get(presented(each)[1]) for each in opened]
+    exchanges = services.seen(host="vssps.dev.azure.com", method="POST")
+    services.forget()
+    return {token.kind if token else "none" for token in tokens}, len(exchanges)
+
+
+def greetings(machine: Machine, folder: Path) -> list[str]:
+    """What the packages say, once imported, that a client has installed below a folder."""
+    (site,) = {path.parent for path in folder.rglob("contoso_*.py")}
+    code = "import importlib, sys\nfor name in sys.argv[1:]:\n"
+    code += "    print(importlib.import_module(name.replace('-', '_')).hello())"
+    return machine.python(code, *PACKAGES.split(), PYTHONPATH=str(site)).splitlines()
+
+
+@pytest.mark.parametrize("name", INSTALLERS)
+def test_a_client_installs(machine: Machine, clients: Clients, name: str) -> None:
+    """Cold, one token is exchanged for, however often the client asks; and then none."""
+    machine.az()
+    contoso = machine.services.organizations["contoso"]
+    for package in PACKAGES.split():
+        contoso.add_package("pyfeed", package, "1.0")
+    contoso.add_package("projfeed", "contoso-two", "1.0")
+    for exchanges in (1, 0):
+        folder = machine.home / f"project-{exchanges}"
+        folder.mkdir()
+        call(machine, clients, INSTALLERS[name], folder)
+        assert visits(machine) == ({"session"}, exchanges)
+        assert greetings(machine, folder) == [f"Hello from {each} 1.0" for each in PACKAGES.split()]
+        shutil.rmtree(machine.home / ".cache", ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", PUBLISHERS)
+def test_a_client_publishes(machine: Machine, clients: Clients, name: str) -> None:
+    machine.az()
+    feed = machine.services.organizations["contoso"].feed("pyfeed")
+    assert feed
+    for exchanges in (1, 0):
+        made = [build_wheel(name, f"1.{exchanges}") for name in ("contoso-hail", "contoso-bye")]
+        for filename, content in made:
+            (machine.home / filename).write_bytes(content)
+        wheels = " ".join(str(machine.home / filename) for filename, _ in made)
+        call(machine, clients, PUBLISHERS[name], machine.home, wheels=wheels)
+        assert visits(machine) == ({"session"}, exchanges)
+        assert all(feed.has(filename) for filename, _ in made)
+
+
+@pytest.mark.parametrize("pip", ["pip==23.*", "pip"])
+def test_pip_s_subprocess_mode_needs_a_user_name_before_26_2(
+    machine: Machine, clients: Clients, pip: str
+) -> None:
+    machine.az()
+    version = machine.run(str(clients.programs(pip) / "pip"), "--version").stdout.split()[1]
+    asks = tuple(map(int, version.split(".")[:2])) >= (26, 2)
+    command = PIP + FEED + " --no-input contoso-greeting"
+    client = Client(command, (pip,), ALONE, environ=PIP_SUBPROCESS)
+    call(machine, clients, client, machine.home, status=0 if asks else 1)
+    assert visits(machine) == (({"session"}, 1) if asks else (set(), 0))
+
+
+# A project that is built with a package of the feed.
+NESTED = """
+[build-system]
+requires = ["contoso-greeting"]
+build-backend = "backend"
+backend-path = ["."]
+"""
+BACKEND = """
+import pathlib, contoso_greeting
+def build_wheel(folder, *_):
+    (wheel,) = pathlib.Path().glob("*.whl")
+    wheel.rename(pathlib.Path(folder, wheel.name))
+    return wheel.name
+"""
+
+
+@pytest.mark.parametrize("pip", ["pip==23.*", "pip"])
+def test_pip_s_nested_builds_need_the_variable(machine: Machine, clients: Clients, pip: str) -> None:
+    """pip does not pass the option --keyring-provider on to them."""
+    machine.az()
+    filename, content = build_wheel("nested", "1.0")
+    command = f"{PIP}{WITH_USER} --no-input {{option}} {{folder}}"
+    client = Client(command, (pip,), ALONE, NESTED)
+    option = "--keyring-provider=subprocess"
+    for status, exchanges, environ in ((1, 0, {}), (0, 1, PIP_SUBPROCESS), (0, 0, PIP_SUBPROCESS)):
+        (machine.home / filename).write_bytes(content)
+        (machine.home / "backend.py").write_text(BACKEND)
+        shutil.rmtree(machine.home / "site", ignore_errors=True)
+        client = client._replace(environ=environ)
+        call(machine, clients, client, machine.home, status, option="" if environ else option)
+        assert visits(machine) == (set() if status else {"session"}, exchanges)
+        assert (machine.home / "site" / "nested.py").exists() == (status == 0)
+
+
+def printed(machine: Machine, **changes: str) -> str:
+    """The kind of the token that the first `keyring` on PATH prints; none if it opens no feed."""
+    done = machine.run("keyring", "get", FEED, "VssSessionToken", **changes)
+    token = machine.services.live(done.stdout.strip())
+    admitted = token and machine.services.organizations["contoso"].admits(token)
+    return token.kind if token and admitted else "none"
+
+
+def test_pipx_injects_it_into_keyring(machine: Machine, clients: Clients) -> None:
+    home = machine.home.parent / "pipx"
+    places = {
+        "PIPX_HOME": str(home),
+        "PIPX_BIN_DIR": str(home / "bin"),
+        "PIPX_MAN_DIR": str(home / "man"),
+        "PIPX_DEFAULT_PYTHON": sys.executable,
+    }
+    pipx = str(clients.programs("pipx") / "pipx")
+    clients.run(pipx, "install", "keyring", **places)
+    clients.run(pipx, "inject", "keyring", str(clients.wheel), **places)
+    machine.az()
+    set_path(machine, home / "bin")
+    for exchanges in (1, 0):
+        assert printed(machine) == "session"
+        assert visits(machine) == (set(), exchanges)
+
+
+@pytest.mark.parametrize(
+    "packages", [("keyring==23.13.*", "urllib3==1.26.*"), ("keyring", "urllib3")], ids=["oldest", "newest"]
+)
+def test_the_copied_file_works_alone(machine: Machine, clients: Clients, packages: tuple[str, ...]) -> None:
+    """Beside the oldest keyring and urllib3 that we support and beside the newest."""
+    folder = machine.home.parent / "copy"
+    folder.mkdir()
+    shutil.copy(SOURCE / "keyrings_artifacts.py", folder)
+    set_path(machine, clients.programs(*packages))
+    machine.environ["PYTHONPATH"] = str(folder)
+    machine.environ["PYTHON_KEYRING_BACKEND"] = "keyrings_artifacts.ArtifactsKeyringBackend"
+    pat = folder / "pat"
+    ada = machine.services.accounts["ada@contoso.example"]
+    pat.write_text(machine.services.mint_devops(ada, "contoso"))
+    assert printed(machine, AZURE_DEVOPS_EXT_PAT_FILE=str(pat)) == "pat"
+    assert visits(machine) == (set(), 0)
+    machine.az()
+    for exchanges in (1, 0):
+        assert printed(machine) == "session"
+        assert visits(machine) == (set(), exchanges)
+
+
 # ----------------------------------------------------------------------------------------------
 # Program
 # ----------------------------------------------------------------------------------------------
