@@ -28,6 +28,7 @@ import re
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -40,7 +41,7 @@ from keyring.errors import PasswordDeleteError, PasswordSetError
 from keyring.util import platform_
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from typing import TextIO
 
 __version__ = "2.0.0"
@@ -130,6 +131,7 @@ class Feed(NamedTuple):
     organization: str
     url: str
     bare: bool = False  # asked by host name alone: pip's and uv's repeat of a look-up by URL
+    server: bool = False  # of an Azure DevOps Server, where nobody can sign in
 
     @property
     def host(self) -> str:
@@ -140,21 +142,36 @@ class Feed(NamedTuple):
         return urlsplit(self.url).path.rstrip("/").endswith("/upload")
 
 
-class Challenge(NamedTuple):
+class Discovered(NamedTuple):
     """What an unauthenticated request to a feed tells: who signs in where, who exchanges."""
 
-    feed: Feed
     tenant: str | None  # None: backed by personal accounts, or not told
     token_service: str
     sign_in_host: str = "login.microsoftonline.com"
+
+
+class Challenge(NamedTuple):
+    """A feed that wants a credential; it is asked for details when one is needed, and once."""
+
+    feed: Feed
+    discover: Callable[[], Discovered]
+
+    @property
+    def tenant(self) -> str | None:
+        return self.discover().tenant
+
+    @property
+    def token_service(self) -> str:
+        return self.discover().token_service
 
 
 class Settings(NamedTuple):
     """How the environment wants the exchange; `token_type` is "" where it does not say."""
 
     token_type: str = ""
-    pat_days: int = PAT_DAYS
+    pat_days: float = PAT_DAYS
     scope: str = DEFAULT_SCOPE
+    session_days: float = SESSION_DAYS
 
 
 @dataclass(frozen=True)
@@ -167,6 +184,8 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     body_limit: int = MAX_BODY
     tries: int = TRIES
+    direct: bool = False  # past any proxy: to this machine itself
+    pin: str = ""  # SHA-1 or SHA-256 of the certificate that is trusted in place of all others
 
 
 @dataclass(frozen=True)
@@ -253,6 +272,10 @@ class NetworkError(ArtifactsError):
         self.passing = passing
 
 
+class PublicFeed(Exception):
+    """Nobody has to sign in to read this feed."""
+
+
 class BearerRefused(ArtifactsError):
     """The organization does not take this Entra token; another source's may do."""
 
@@ -313,7 +336,7 @@ def az_login(tenant: str | None) -> str:
 # --- feeds -----------------------------------------------------------------------------------
 
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")  # urlsplit drops some of these, browsers others
-_AUTHORITY = re.compile(r"([a-z0-9.-]+)(?::(?:443)?)?", re.ASCII | re.IGNORECASE)
+_AUTHORITY = re.compile(r"([a-z0-9.-]+)(?::(?:443)?|(:\d{1,5}))?", re.ASCII | re.IGNORECASE)
 _ORGANIZATION = re.compile(r"[^\W_][\w.-]*")
 _HOST_GUID = re.compile(r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
@@ -324,16 +347,17 @@ def under(host: str, name: str) -> bool:
     return host == name or host.endswith("." + name)
 
 
-def parse_feed(service: str) -> Feed | None:
+def parse_feed(service: str, servers: Container[str] = ()) -> Feed | None:
     """Return the feed that a caller of keyring means, or `None` where it is not one of ours.
 
     Recognized by host: https, the default port, an allow-listed name; user info, query and
-    fragment are dropped. A bare host name is a feed where it names an organization.
+    fragment are dropped. A bare host name is a feed where it names an organization. `servers` are
+    Azure DevOps Servers, each an organization of its own: `host` or `host:port`.
     """
     if _UNSAFE.search(service):
         return None
     bare = "://" not in service
-    if bare and not re.fullmatch(r"[\w.-]+(:443)?", service):
+    if bare and not re.fullmatch(r"[\w.-]+(:\d+)?", service):
         return None
     try:
         parts = urlsplit("https://" + service if bare else service)
@@ -343,11 +367,20 @@ def parse_feed(service: str) -> Feed | None:
     match = _AUTHORITY.fullmatch(authority)
     if parts.scheme != "https" or "@" in user or match is None:
         return None
-    host = match[1].lower()
-    organization = organization_of(host, parts.path)
+    host = match[1].lower() + (match[2] or "")
+    server = host in servers
+    organization = host if server else organization_of(host, parts.path)
     if organization is None:
         return None
-    return Feed(organization, f"https://{host}{quote(parts.path, safe=_PATH_SAFE) or '/'}", bare)
+    return Feed(organization, f"https://{host}{quote(parts.path, safe=_PATH_SAFE) or '/'}", bare, server)
+
+
+def parse_servers(environ: Mapping[str, str]) -> set[str]:
+    """Return the hosts of Azure DevOps Servers that the environment names, separated by semicolons."""
+    names = ("KEYRINGS_ARTIFACTS_HOSTS", *provider_names("VSTS_HOSTS", "HOSTS"))
+    found = ";".join(environ.get(name, "") for name in names).lower().split(";")
+    hosts = (each.strip().rpartition("://")[2].rstrip("/") for each in found)
+    return {host[: -len(":443")] if host.endswith(":443") else host for host in hosts if host}
 
 
 def organization_of(host: str, path: str) -> str | None:
@@ -520,14 +553,16 @@ def write_session(session: Session) -> str:
 
 
 def parse_settings(environ: Mapping[str, str]) -> Settings:
-    """Return how the environment wants the exchange; raises where a variable is not understood."""
-    kind = environ.get("KEYRINGS_ARTIFACTS_TOKEN_TYPE", "").strip().lower()
-    if kind and kind not in LADDER:
-        raise ArtifactsError("KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of pat, session, entra.")
-    if not kind and environ.get("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "").strip().lower() == "true":
-        kind = "entra"
-    days = environ.get("AZURE_DEVOPS_PAT_DURATION", "").strip() or str(PAT_DAYS)
-    if not re.fullmatch(r"\d{1,4}", days, re.ASCII) or not 1 <= int(days) <= MAX_PAT_DAYS:
+    """Return how the environment wants the exchange; raises where a variable is not understood.
+
+    artifacts-credprovider's variables serve where there is none of our own.
+    """
+    name, minutes = first_set(environ, *provider_names("SESSIONTIMEMINUTES", "VSTS_SESSIONTIMEMINUTES"))
+    wanted = (number(minutes) or 0) / (24 * MINUTE)
+    if minutes and wanted <= 0:
+        raise ArtifactsError(f"{name} is '{shown(minutes, 20)}': it must be a number of minutes.")
+    days = environ.get("AZURE_DEVOPS_PAT_DURATION", "").strip()
+    if days and not (re.fullmatch(r"\d{1,4}", days, re.ASCII) and 1 <= int(days) <= MAX_PAT_DAYS):
         raise ArtifactsError(
             f"AZURE_DEVOPS_PAT_DURATION is '{shown(days, 20)}': it must be a number of days from "
             f"1 to {MAX_PAT_DAYS}."
@@ -537,7 +572,26 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         raise ArtifactsError(
             f"AZURE_DEVOPS_PAT_SCOPE must be scopes separated by single spaces, for example {DEFAULT_SCOPE}."
         )
-    return Settings(kind, int(days), scope)
+    pat_days = float(days or min(wanted, MAX_PAT_DAYS) or PAT_DAYS)
+    return Settings(parse_token_type(environ), pat_days, scope, min(wanted or SESSION_DAYS, SESSION_DAYS))
+
+
+def parse_token_type(environ: Mapping[str, str]) -> str:
+    """Return which type of token the environment forces, `""` for none; raises for one unknown."""
+    kind = environ.get("KEYRINGS_ARTIFACTS_TOKEN_TYPE", "").strip().lower()
+    if kind and kind not in LADDER:
+        raise ArtifactsError("KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of pat, session, entra.")
+    names = ("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "ARTIFACTS_CREDENTIALPROVIDER_RETURN_ENTRA_TOKENS")
+    if not kind and any(environ.get(name, "").strip().lower() == "true" for name in names):
+        return "entra"
+    _, theirs = first_set(environ, *provider_names("TOKENTYPE", "VSTS_TOKENTYPE"))
+    return kind or {"compact": "pat", "selfdescribing": "session"}.get(theirs.strip().lower(), "")
+
+
+def provider_names(*names: str) -> list[str]:
+    """Return a variable of artifacts-credprovider under all its names, the newest first."""
+    prefixes = ("ARTIFACTS_CREDENTIALPROVIDER_", "NUGET_CREDENTIALPROVIDER_")
+    return [prefix + name for prefix in prefixes for name in names]
 
 
 def first_set(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
@@ -561,35 +615,30 @@ def holds(address: str, feed: Feed) -> bool:
     return (comparable(feed.url).rstrip("/") + "/").startswith(address.rstrip("/") + "/")
 
 
-def parse_endpoints(text: str, name: str) -> list[tuple[str, Answer]]:
-    """Return endpoints, made comparable, and their credentials; raises where it is not that.
+def parse_endpoints(text: str, name: str) -> list[tuple[str, dict[str, str]]]:
+    """Return endpoints, made comparable, and their entries; raises where it is not that.
 
-    The form of artifacts-credprovider: `{"endpointCredentials": [{"endpoint": URL, "username":
-    optional, "password": ...}]}`, keys in any case, single quotes tolerated. An entry without a
-    password is passed over.
+    The form of artifacts-credprovider: `{"endpointCredentials": [{"endpoint": URL, ...}]}`, keys in
+    any case (lower case in the answer), single quotes tolerated.
     """
     data = parse_object(text if '"' in text else text.replace("'", '"'))
     entries = {key.lower(): value for key, value in data.items()}.get("endpointcredentials")
     if not isinstance(entries, list):
         raise ArtifactsError(
             f"{name} is not the JSON it should be: mend it, or unset it. "
-            'Its form: {"endpointCredentials": [{"endpoint": "https://...", "password": "..."}]}'
+            'Its form: {"endpointCredentials": [{"endpoint": "https://...", ...}]}'
         )
     found = []
     for index, raw in enumerate(entries, 1):
-        entry = {key.lower(): value for key, value in raw.items()} if isinstance(raw, dict) else {}
-        endpoint, password = entry.get("endpoint"), entry.get("password")
-        if not isinstance(endpoint, str) or not isinstance(password or "", str):
-            raise ArtifactsError(f"{name}: entry {index} needs an endpoint and a password, as text.")
-        if password:
-            user = entry.get("username")
-            token = clean_token(password, f"{name}: the password of entry {index}")
-            found.append((comparable(endpoint), Answer(token, user if is_token(user) else None)))
+        entry = {key.lower(): value or "" for key, value in raw.items()} if isinstance(raw, dict) else {}
+        if not entry.get("endpoint") or not all(isinstance(value, str) for value in entry.values()):
+            raise ArtifactsError(f"{name}: entry {index} needs an endpoint, and text for all it holds.")
+        found.append((comparable(entry["endpoint"]), entry))
     return found
 
 
-def endpoint_for(feed: Feed, endpoints: Sequence[tuple[str, Answer]]) -> Answer | None:
-    """Return the credential of the endpoint that is the feed or holds it, the closest, or `None`.
+def endpoint_for(feed: Feed, endpoints: Iterable[tuple[str, dict[str, str]]]) -> dict[str, str] | None:
+    """Return the entry of the endpoint that is the feed or holds it, the closest, or `None`.
 
     artifacts-credprovider takes a whole address only; here an address also holds what is below
     it, since pip asks with a closing slash, poetry without one, and uv with either.
@@ -605,7 +654,13 @@ def from_endpoints(feed: Feed, world: World) -> Answer | None:
         "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
         "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
     )
-    return endpoint_for(feed, parse_endpoints(text, name)) if name else None
+    endpoints = parse_endpoints(text, name) if name else []
+    entry = endpoint_for(feed, (pair for pair in endpoints if pair[1].get("password")))
+    if entry is None:
+        return None
+    user = entry.get("username")
+    token = clean_token(entry["password"], f"{name}: the password for {shown(entry['endpoint'])}")
+    return Answer(token, user if is_token(user) else None)
 
 
 def from_pat(feed: Feed, world: World) -> Answer | None:
@@ -619,17 +674,24 @@ def from_pat_file(feed: Feed, world: World) -> Answer | None:
     """The same in a file: one that is named, or a Docker secret of that name."""
     name = "AZURE_DEVOPS_EXT_PAT_FILE"
     path = world.environ.get(name)
-    label = f"{name} ({shown(path)})" if path else SECRET_FILE
-    if path is not None and not path.strip():
+    if path is None:
+        token = read_secret(world, SECRET_FILE, SECRET_FILE, optional=True)
+        return Answer(token) if token else None
+    if not path.strip():
         raise ArtifactsError(f"{name} is set but empty: set it to a file's path, or unset it.")
+    return Answer(read_secret(world, path, f"{name} ({shown(path)})"))
+
+
+def read_secret(world: World, path: str, label: str, optional: bool = False) -> str:
+    """Return the token in a file, `""` for an `optional` file that is not there; raises otherwise."""
     try:
-        text = world.read_text(path or SECRET_FILE)
+        text = world.read(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        if path is None and isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            return None
+        if optional and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return ""
         why = shown(getattr(error, "strerror", None) or "it is not text")
         raise ArtifactsError(f"{label} cannot be read ({why}): mend the path or the file.") from None
-    return Answer(clean_token(text.lstrip("\ufeff").strip(), label))
+    return clean_token(text.strip(), label)
 
 
 def from_prefixes(feed: Feed, world: World) -> Answer | None:
@@ -658,15 +720,16 @@ def from_pipeline(feed: Feed, world: World) -> Answer | None:
 def collection_organization(uri: str) -> str | None:
     """Return the key of the organization that a pipeline's collection URI names.
 
-    `https://dev.azure.com/contoso/` or `https://contoso.visualstudio.com/`; `""` for any other
-    address, which no organization equals, and `None` where there is no address.
+    `https://dev.azure.com/contoso/` or `https://contoso.visualstudio.com/`; the host of a server;
+    `""` for what is no address, which no organization equals, and `None` for nothing.
     """
     if not uri:
         return None
     match = re.fullmatch(
-        r"https://(?:dev\.azure\.com/([^/?#]+)|([\w-]+)\.visualstudio\.com)(?:[/?#].*)?", uri.strip().lower()
+        r"https://(?:dev\.azure\.com/([^/?#]+)|([\w-]+)\.visualstudio\.com|([\w.:-]+))(?:[/?#].*)?",
+        uri.strip().lower(),
     )
-    return unquote(match[1] or match[2]) if match else ""
+    return unquote(match[1] or match[2] or match[3]) if match else ""
 
 
 GIVEN: Final = (from_endpoints, from_pat, from_pat_file, from_prefixes, from_pipeline)
@@ -721,8 +784,8 @@ def accepted(response: Response) -> bool:
     return not is_sign_in(response)
 
 
-def read_challenge(feed: Feed, response: Response) -> Challenge | None:
-    """Return who signs in for a feed, or `None` where nobody has to: a public feed.
+def read_challenge(feed: Feed, response: Response) -> Discovered:
+    """Return who signs in for a feed; raises `PublicFeed` where nobody has to.
 
     `response` answers an unauthenticated GET. Its headers are outside data: tenant and token
     service are taken from them only where they are what Microsoft's would be, and raise otherwise.
@@ -730,7 +793,7 @@ def read_challenge(feed: Feed, response: Response) -> Challenge | None:
     reading = not feed.takes_uploads  # anybody may read a public feed; writing takes a credential
     if reading and (200 <= response.status < 300 or response.status == 303):
         if not is_sign_in(response):
-            return None
+            raise PublicFeed
     elif reading and response.status == 404:
         raise ArtifactsError(
             f"{feed.host} knows no such feed ({shown(feed.url)}): check the names of organization, "
@@ -742,7 +805,7 @@ def read_challenge(feed: Feed, response: Response) -> Challenge | None:
             "or a network policy of the organization is in the way."
         )
     tenant, host = read_tenant(feed, response)
-    return Challenge(feed, tenant, read_token_service(feed, response), host)
+    return Discovered(tenant, read_token_service(feed, response), host)
 
 
 def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
@@ -807,7 +870,7 @@ def read_token_service(feed: Feed, response: Response) -> str:
 
 def default_token_service(feed: Feed) -> str:
     """Return the documented address of the service that issues tokens for an organization."""
-    hosts = next(hosts for name, hosts in FEED_HOSTS.items() if under(feed.host, name))
+    hosts = next((hosts for name, hosts in FEED_HOSTS.items() if under(feed.host, name)), _PRODUCTION)
     return f"https://{hosts[0]}/{quote(feed.organization)}"
 
 
@@ -945,7 +1008,473 @@ def fetch(request: Request, world: World) -> Response:
     raise failure
 
 
-# --- sources of an Entra token ----------------------------------------------------------------
+# --- machines' identities ---------------------------------------------------------------------
+
+# What an application's refusal means for whoever configured it, by AADSTS number:
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "7000215": "the secret is wrong; set its value, not its id",
+        "7000222": "the secret has expired; make a new one",
+        "700016": "the tenant knows no such application; check client and tenant id",
+        "90002": "there is no such tenant; check the tenant id",
+        "700027": "the certificate is not the application's, or has expired",
+        "50012": "the certificate is not the application's, or has expired",
+        "70021": "no federated credential of the application matches; check issuer and subject",
+        "700211": "no federated credential of the application has this issuer",
+        "700212": "no federated credential of the application has this audience",
+        "700213": "no federated credential of the application has this subject",
+    }
+)
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+VM_TAG: Final = b"7783-7084-3265-9085-8269-3286-77"  # of every Azure VM's chassis
+VM_HOST: Final = "http://169.254.169.254"
+VM_TAG_FILE: Final = "/sys/class/dmi/id/chassis_asset_tag"
+ARC_AGENT: Final = "/opt/azcmagent/bin/himds"
+ARC_ENDPOINT: Final = "http://localhost:40342/metadata/identity/oauth2/token"
+ARC_VERSION: Final = "2020-06-01"
+ARC_TOKENS: Final = "/var/opt/azcmagent/tokens"
+ARC_KEY: Final = 4096  # characters
+LOCAL: Final = r"https://|http://(?:localhost|127\.[\d.]+|169\.254\.[\d.]+|\[::1\])[:/]"
+
+
+def application(source: str, world: World, challenge: Challenge, client: str, **form: str) -> Bearer:
+    """Return the token of an application that proves itself by a form; raises where it does not.
+
+    https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+    """
+    base = application_authority(world.environ, challenge)
+    form = {"client_id": client, "grant_type": "client_credentials", **form}
+    request = form_request(f"{base}/oauth2/v2.0/token", scope=f"{AZURE_DEVOPS}/.default", **form)
+    response = fetch(request, world)
+    body = parse_object(response.body)
+    if response.status == 200 and is_token(body.get("access_token")):
+        return machine_bearer(source, body, world.now())
+    match = re.search(r"AADSTS(\d{4,8})", str(body.get("error_description")))
+    code = match[0] if match else shown(body.get("error") or response.status, 40)
+    remedy = REMEDIES.get(match[1] if match else "", "check its configuration, and its access to Entra")
+    raise ArtifactsError(f"{source}: Entra refused application {shown(client, 40)} ({code}): {remedy}.")
+
+
+def application_authority(environ: Mapping[str, str], challenge: Challenge) -> str:
+    """Return the address of the Entra tenant of an application; raises where that is none.
+
+    The tenant of the environment, or the feed's where the environment names none, or allows it.
+    """
+    name, host = first_set(environ, "AZURE_AUTHORITY_HOST")
+    host = (host.strip() or "login.microsoftonline.com").rstrip("/")
+    host = host if "://" in host else f"https://{host}"
+    if not re.fullmatch(r"https://[\w.-]+", host, re.ASCII):
+        raise ArtifactsError(
+            f"{name} must be an https address, for example https://login.microsoftonline.com."
+        )
+    _, tenant = first_set(environ, "AZURE_TENANT_ID", "AZURESUBSCRIPTION_TENANT_ID", "tenantId")
+    allowed = environ.get("AZURE_ADDITIONALLY_ALLOWED_TENANTS", "").replace(",", ";").split(";")
+    others = {each.strip().lower() for each in allowed} - {""}
+    if not tenant or (others and challenge.tenant and others & {"*", challenge.tenant}):
+        tenant = challenge.tenant or ""
+    if not re.fullmatch(r"[\w.-]+", tenant.strip(), re.ASCII):
+        raise ArtifactsError("AZURE_TENANT_ID must name the tenant of the application: set it to its id.")
+    return f"{host}/{tenant.strip()}"
+
+
+def machine_bearer(source: str, body: Mapping[str, Any], now: float) -> Bearer:
+    """Return the token in an answer of an identity endpoint, whose dates come in every form."""
+    payload = claims(str(body["access_token"]))
+    told = body.get("expires_on") or body.get("expiresOn")
+    lasts = number(body.get("expires_in"))
+    known = (
+        number(told),
+        parse_date(told),
+        parse_us_date(told),
+        lasts and now + lasts,
+        number(payload.get("exp")),
+    )
+    expires = next((epoch for epoch in known if epoch), now + HOUR)
+    return Bearer(str(body["access_token"]), expires, source, is_person(payload), account_of(payload))
+
+
+def parse_us_date(text: object) -> float | None:
+    """Return the epoch of a date as Azure ML and old Functions write it, or `None`.
+
+    `09/14/2026 12:00:00 +00:00`, or with `AM` or `PM`.
+    """
+    form = r"(\d\d?)/(\d\d?)/(\d{4}) (\d\d?):(\d\d):(\d\d)(?: ([AP])M)? \+00:00"
+    match = re.fullmatch(form, text, re.ASCII) if isinstance(text, str) else None
+    if match is None:
+        return None
+    month, day, year, hour, minute, second = map(int, match.groups()[:6])
+    if match[7]:
+        hour = hour % 12 + (12 if match[7] == "P" else 0)
+    return parse_date(f"{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+
+
+def service_principal(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of an application with a secret or a certificate, or `None` without one."""
+    _, client = first_set(world.environ, "AZURE_CLIENT_ID", "servicePrincipalId")
+    name, secret = first_set(world.environ, "AZURE_CLIENT_SECRET", "servicePrincipalKey")
+    path = world.environ.get("AZURE_CLIENT_CERTIFICATE_PATH", "").strip()
+    if client and secret:
+        secret = clean_token(secret, name)
+        return application("service_principal", world, challenge, client, client_secret=secret)
+    if client and path:
+        return certified("service_principal", world, challenge, client, path)
+    return None
+
+
+def certified(source: str, world: World, challenge: Challenge, client: str, path: str) -> Bearer:
+    """Return the token of an application with a certificate; raises where there is none to use."""
+    name = f"{source}: the certificate {shown(path)}"
+    password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD") or None
+    chain = bool(world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip())
+    audience = f"{application_authority(world.environ, challenge)}/oauth2/v2.0/token"
+    try:
+        data = world.read(path)
+        assertion = sign_assertion(data, password, client, audience, world.now(), world.random(), chain)
+    except ImportError:
+        raise ArtifactsError(
+            f"{name} needs the extra 'certificate': pip install keyrings.artifacts[certificate]."
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        why = shown(getattr(error, "strerror", None) or "no RSA key and certificate, or another password")
+        raise ArtifactsError(f"{name} cannot be used ({why}): check path, format and password.") from None
+    form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+    return application(source, world, challenge, client, **form)
+
+
+def sign_assertion(
+    data: bytes, password: str | None, client: str, audience: str, now: float, nonce: str, chain: bool
+) -> str:
+    """Return a JWT by which an application proves itself, signed by the key in a PEM or PFX file.
+
+    https://learn.microsoft.com/entra/identity-platform/certificate-credentials: PS256, ten minutes.
+    Raises `ImportError` without `cryptography`, `ValueError` or `TypeError` for anything else.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+    from cryptography.hazmat.primitives.serialization import pkcs12
+
+    secret = password.encode() if password else None
+    if b"-----BEGIN" in data:
+        key: Any = serialization.load_pem_private_key(data, secret)
+        leaf, *rest = x509.load_pem_x509_certificates(data)
+    else:
+        key, leaf, rest = pkcs12.load_key_and_certificates(data, secret)  # type: ignore[assignment]
+    if not isinstance(key, rsa.RSAPrivateKey) or leaf is None:
+        raise ValueError
+    ders = [each.public_bytes(serialization.Encoding.DER) for each in (leaf, *rest)]
+    header: dict[str, Any] = {
+        "alg": "PS256",
+        "typ": "JWT",
+        "x5t#S256": base64url(hashlib.sha256(ders[0]).digest()),
+    }
+    if chain:
+        header["x5c"] = [base64.b64encode(der).decode() for der in ders]
+    body = {"aud": audience, "iss": client, "sub": client, "jti": nonce}
+    body.update({"nbf": int(now), "iat": int(now), "exp": int(now + 10 * MINUTE)})  # type: ignore[dict-item]
+    text = ".".join(base64url(json.dumps(part).encode()) for part in (header, body))
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
+    return f"{text}.{base64url(key.sign(text.encode(), pss, hashes.SHA256()))}"
+
+
+def base64url(data: bytes) -> str:
+    """Return data as RFC 7515 writes it: base64 for URLs, without padding."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def workload_identity(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of an application that another issuer vouches for, or `None` without one.
+
+    https://learn.microsoft.com/entra/workload-id/workload-identity-federation
+    """
+    names = ("AZURE_CLIENT_ID", "AZURESUBSCRIPTION_CLIENT_ID", "servicePrincipalId")
+    _, client = first_set(world.environ, *names)
+    assertion = client and next(filter(None, (issue(world) for issue in ISSUERS)), None)
+    if not assertion:
+        return None
+    form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+    return application("workload_identity", world, challenge, client, **form)
+
+
+def from_token_file(world: World) -> str | None:
+    """The assertion that Kubernetes keeps in a file."""
+    name, path = first_set(world.environ, "AZURE_FEDERATED_TOKEN_FILE")
+    return read_secret(world, path, f"{name} ({shown(path)})") if name else None
+
+
+def from_pipelines_task(world: World) -> str | None:
+    """The assertion that the task AzureCLI@2 of Azure Pipelines puts into the environment."""
+    return world.environ.get("idToken") or None
+
+
+def from_github(world: World) -> str | None:
+    """The assertion of a GitHub Actions job with `permissions: id-token: write`.
+
+    https://docs.github.com/actions/reference/openid-connect-reference; the URL has a query already.
+    """
+    url = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    token = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    if not url or not token:
+        return None
+    url += ("&" if "?" in url else "?") + urlencode({"audience": "api://AzureADTokenExchange"})
+    headers = {**_HEADERS, "Authorization": f"bearer {clean_token(token, 'ACTIONS_ID_TOKEN_REQUEST_TOKEN')}"}
+    return issued("GitHub Actions", "value", Request("GET", url, headers), world)
+
+
+def from_azure_pipelines(world: World) -> str | None:
+    """The assertion of an Azure Pipelines job for a service connection.
+
+    https://learn.microsoft.com/rest/api/azure/devops/distributedtask/oidctoken/create
+    """
+    url = world.environ.get("SYSTEM_OIDCREQUESTURI")
+    token = world.environ.get("SYSTEM_ACCESSTOKEN")
+    connection = world.environ.get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
+    if not url or not token or not connection:
+        return None
+    url += "?" + urlencode({"api-version": "7.1", "serviceConnectionId": connection})
+    headers = {**_HEADERS, "Authorization": f"Bearer {clean_token(token, 'SYSTEM_ACCESSTOKEN')}"}
+    headers["Content-Type"] = "application/json"
+    return issued("Azure Pipelines", "oidcToken", Request("POST", url, headers, b""), world)
+
+
+ISSUERS: Final = (from_token_file, from_pipelines_task, from_github, from_azure_pipelines)
+
+
+def issued(who: str, key: str, request: Request, world: World) -> str:
+    """Return the assertion that an issuer answers with; raises where it does not."""
+    if not request.url.startswith("https://"):
+        raise ArtifactsError(
+            f"workload_identity: the address of {who} for tokens is not https: it is not used."
+        )
+    response = fetch(request, world)
+    assertion = parse_object(response.body).get(key)
+    if response.status != 200 or not is_token(assertion):
+        raise ArtifactsError(
+            f"workload_identity: {who} issued no token ({response.status}): check that the job may have one."
+        )
+    return str(assertion)
+
+
+def feed_endpoint(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of the identity that artifacts-credprovider's JSON names for a feed, or `None`.
+
+    `{"endpointCredentials": [{"endpoint": URL, "clientId": id, "clientCertificateFilePath":
+    optional}]}`; without a certificate the machine's managed identity, `system` for its own.
+    """
+    name, text = first_set(world.environ, "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS")
+    found = endpoint_for(challenge.feed, parse_endpoints(text, name)) if name else None
+    if found is None:
+        return None
+    client, path = found.get("clientid", ""), found.get("clientcertificatefilepath")
+    if not is_token(client) or found.get("clientcertificatesubjectname"):
+        raise ArtifactsError(
+            f"{name} needs a clientId, and the certificate, where there is one, as clientCertificateFilePath."
+        )
+    if path:
+        return certified("feed_endpoint", world, challenge, client, path)
+    return identity_token("feed_endpoint", world, "" if client.lower() == "system" else client, True)
+
+
+def managed_identity(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of the identity that Azure gives this machine, or `None` where it gives none.
+
+    A machine that nobody says is one of Azure's is not asked, and nobody waits for it.
+    """
+    client = world.environ.get("AZURE_CLIENT_ID", "").strip()
+    return identity_token("managed_identity", world, client, wants_vm(world.environ))
+
+
+def wants_vm(environ: Mapping[str, str]) -> bool:
+    """Whether the environment means the identity of an Azure VM: by name, host, or a client alone."""
+    proofs = ("CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "FEDERATED_TOKEN_FILE", "USERNAME")
+    alone = not any(environ.get(f"AZURE_{name}") for name in proofs)
+    alone = alone and not environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    return (
+        bool(environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST"))
+        or managed_identity.__name__ in environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").lower()
+        or bool(alone and environ.get("AZURE_CLIENT_ID", "").strip())
+    )
+
+
+def identity_token(source: str, world: World, client: str, asked: bool) -> Bearer | None:
+    """Return a managed identity's token, or `None` where there is none and none was `asked` for."""
+    hosted = identity_request(world.environ, client, world.which(ARC_AGENT) is not None)
+    if hosted is None and not asked and not on_vm(world):
+        return None
+    try:
+        return identity_answer(source, hosted or vm_request(world.environ, client), world)
+    except ArtifactsError as error:
+        if hosted or asked:
+            raise ArtifactsError(str(error)) from None  # no network is this machine's alone
+        log.debug("%s", error)  # a machine of Azure need not have an identity
+        return None
+
+
+def on_vm(world: World) -> bool:
+    """Whether this machine says that it is one of Azure's."""
+    with suppress(OSError):
+        return world.read(VM_TAG_FILE).strip() == VM_TAG
+    return False
+
+
+def identity_answer(source: str, request: Request, world: World) -> Bearer:
+    """Return the token that an identity endpoint answers with; raises where it does not."""
+    if not re.match(LOCAL, request.url):
+        host = shown(urlsplit(request.url).netloc, 80)
+        raise ArtifactsError(f"{source}: {host} is neither this machine nor https: it is not asked.")
+    response = fetch(request, world)
+    if response.status == 401 and ARC_VERSION in request.url:
+        response = fetch(arc_request(source, request, response, world), world)
+    body = parse_object(response.body)
+    if response.status == 200 and is_token(body.get("access_token")):
+        return machine_bearer(source, body, world.now())
+    told = body.get("error_description") or body.get("message") or body.get("error") or ""
+    told = told.get("code") if isinstance(told, dict) else told
+    raise ArtifactsError(
+        f"{source}: this machine gave no token ({shown(f'{response.status} {told}', 80)}): "
+        "assign it an identity, and set AZURE_CLIENT_ID to one that is assigned."
+    )
+
+
+def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Request | None:
+    """Return the request for a token to the platform that hosts this process, `None` for none.
+
+    https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/overview and the
+    platforms' own pages: Service Fabric, App Service (Functions, Container Apps), Azure ML, Arc,
+    Cloud Shell; `arc` tells whether Arc's agent is installed.
+    """
+    endpoint, header = environ.get("IDENTITY_ENDPOINT", ""), environ.get("IDENTITY_HEADER", "")
+    pin = re.sub(r"[\s:]", "", environ.get("IDENTITY_SERVER_THUMBPRINT", ""))
+    msi, secret = environ.get("MSI_ENDPOINT", ""), environ.get("MSI_SECRET", "")
+    metadata = {"Metadata": "true"}
+    if endpoint and header and pin:
+        return replace(local_get(endpoint, "2019-07-01-preview", {"Secret": header}), pin=pin)
+    if endpoint and header:
+        return local_get(endpoint, "2019-08-01", {"X-IDENTITY-HEADER": header, **metadata}, client_id=client)
+    if msi and secret:
+        return local_get(msi, "2017-09-01", {"secret": secret}, clientid=client)
+    if (endpoint and environ.get("IMDS_ENDPOINT")) or (arc and not msi):
+        return local_get(endpoint or ARC_ENDPOINT, ARC_VERSION, metadata, client_id=client)
+    if msi:
+        form = form_request(msi, resource=AZURE_DEVOPS)
+        return replace(form, headers={**form.headers, **metadata}, direct=True)
+    return None
+
+
+def vm_request(environ: Mapping[str, str], client: str) -> Request:
+    """Return the request for a token to the endpoint of an Azure VM.
+
+    https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+    """
+    host = environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "").strip().rstrip("/") or VM_HOST
+    url = f"{host}/metadata/identity/oauth2/token"
+    return local_get(url, "2018-02-01", {"Metadata": "true"}, client_id=client)
+
+
+def local_get(url: str, version: str, headers: Mapping[str, str], **selector: str) -> Request:
+    """Return a GET for a token of Azure DevOps that no proxy sees."""
+    chosen = {name: value for name, value in selector.items() if value}
+    query = urlencode({"api-version": version, "resource": AZURE_DEVOPS, **chosen})
+    return Request("GET", f"{url}{'&' if '?' in url else '?'}{query}", headers, direct=True)
+
+
+def arc_request(source: str, request: Request, response: Response, world: World) -> Request:
+    """Return a request to Arc again, with the file that proves who asks: only its owner reads it.
+
+    https://learn.microsoft.com/azure/azure-arc/servers/managed-identity-authentication; the file is
+    read where Arc keeps such files, and nowhere else.
+    """
+    match = re.fullmatch(r"Basic realm=(.+)", ", ".join(response.lines("www-authenticate")), re.IGNORECASE)
+    path = match[1].strip('"') if match else ""
+    folder, _, name = path.replace("\\", "/").rpartition("/")
+    program_data = world.environ.get("ProgramData", "").replace("\\", "/")
+    places = (ARC_TOKENS, program_data + "/AzureConnectedMachineAgent/Tokens")
+    try:
+        if folder not in places or not re.fullmatch(r"[\w-]+\.key", name) or not world.of_system(path):
+            raise PermissionError
+        key = world.read(path).decode("ascii").strip()
+    except (OSError, ValueError):
+        key = ""
+    if not is_token(key) or len(key) > ARC_KEY:
+        raise ArtifactsError(
+            f"{source}: the key file of Azure Arc cannot be read ({shown(path, 80)}): add this user to "
+            "the group himds."
+        )
+    return replace(request, headers={**request.headers, "Authorization": f"Basic {key}"})
+
+
+# --- people's tools ---------------------------------------------------------------------------
+
+
+class Tool(NamedTuple):
+    """A program that signs people in and hands out their tokens."""
+
+    source: str
+    name: str
+    title: str
+    check: str  # the command that shows a person what is wrong
+    login: str
+
+
+def run_tool(tool: Tool, world: World, command: Sequence[str], seconds: float) -> Completed:
+    """Return how a tool ended; raises where it did not start or end."""
+    try:
+        return world.run(command, seconds)
+    except TimeoutError:
+        raise ArtifactsError(
+            f"{tool.source}: {tool.name} did not answer within {seconds:.0f} seconds. Run '{tool.check}' "
+            "to see what it waits for, then try again."
+        ) from None
+    except OSError as error:
+        raise ArtifactsError(
+            f"{tool.source}: {tool.name} could not be started ({shown(error.strerror)}): repair or "
+            "reinstall it."
+        ) from None
+
+
+def read_tool(tool: Tool, done: Completed, now: float) -> Bearer:
+    """Return the token that a tool printed as JSON; raises where it failed, or printed no such thing.
+
+    Its own words may hold anything and are not shown; its codes are. Of the dates, az's
+    `expires_on` is an epoch (since 2.54) and its `expiresOn`, in local time, is not used.
+    """
+    code = re.search(r"AADSTS\d{4,8}", done.stderr)
+    if done.returncode and code:
+        raise ArtifactsError(f"{tool.source}: Entra wants a new sign-in ({code[0]}): run '{tool.login}'.")
+    if done.returncode and re.search(
+        r"az login|az account set|azd auth login|Connect-AzAccount", done.stderr
+    ):
+        raise ArtifactsError(f"{tool.source}: nobody is signed in to {tool.title}: run '{tool.login}'.")
+    if done.returncode:
+        raise ArtifactsError(
+            f"{tool.source}: {tool.name} failed. Run '{tool.check}' to see why, or sign in again with "
+            f"'{tool.login}'."
+        )
+    data = parse_object(done.stdout)
+    token = data.get("accessToken") or data.get("token")
+    if not is_token(token):
+        raise ArtifactsError(
+            f"{tool.source}: {tool.name} printed something that is not a token. Run '{tool.check}' to see "
+            f"what, and update {tool.name} if it looks right."
+        )
+    payload = claims(str(token))
+    expires = number(data.get("expires_on")) or number(payload.get("exp")) or now + HOUR
+    return Bearer(str(token), expires, tool.source, is_person(payload), account_of(payload))
+
+
+def codespaces(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of whoever opened this Codespace, or `None` outside of one.
+
+    https://github.com/microsoft/ado-codespaces-auth; the first time, it asks in the editor.
+    """
+    helper = world.helper()
+    if helper is None:
+        return None
+    command = f"{helper} get-access-token"
+    tool = Tool("codespaces", "ado-auth-helper", "the editor", command, command)
+    done = run_tool(tool, world, [helper, "get-access-token"], 2 * AZ_SECONDS)
+    return read_tool(tool, done._replace(stdout=json.dumps({"token": done.stdout.strip()})), world.now())
 
 
 def azure_cli(world: World, challenge: Challenge) -> Bearer | None:
@@ -957,59 +1486,58 @@ def azure_cli(world: World, challenge: Challenge) -> Bearer | None:
     az = world.which("az")
     if az is None:
         return None
+    tenant = challenge.tenant
+    tool = Tool("azure_cli", "az", "the Azure CLI", "az account get-access-token", az_login(tenant))
     command = [az, "account", "get-access-token", "--output", "json", "--resource", AZURE_DEVOPS]
-    tenant = ["--tenant", challenge.tenant] if challenge.tenant else []
-    try:
-        done = world.run(command + tenant, AZ_SECONDS)
-        if done.returncode and tenant and refuses_tenant(done.stderr):
-            done = world.run(command, AZ_SECONDS)
-    except TimeoutError:
-        raise ArtifactsError(
-            f"azure_cli: az did not answer within {AZ_SECONDS:.0f} seconds. Run 'az account "
-            "get-access-token' to see what it waits for, then try again."
-        ) from None
-    except OSError as error:
-        raise ArtifactsError(
-            f"azure_cli: az could not be started ({shown(error.strerror)}): repair or reinstall it."
-        ) from None
-    if done.returncode:
-        raise ArtifactsError(az_failure(done.stderr, challenge.tenant))
-    return read_az(done.stdout, world.now())
+    extra = ["--tenant", tenant] if tenant else []
+    done = run_tool(tool, world, command + extra, AZ_SECONDS)
+    # A managed identity has one tenant, and takes no other.
+    if done.returncode and re.search("Tenant shouldn't be specified|non-current tenants", done.stderr):
+        done = run_tool(tool, world, command, AZ_SECONDS)
+    return read_tool(tool, done, world.now())
 
 
-def refuses_tenant(stderr: str) -> bool:
-    """Whether az says that its managed identity has one tenant and takes no `--tenant`."""
-    return "Tenant shouldn't be specified" in stderr or "non-current tenants" in stderr
+def azure_developer_cli(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of whoever `azd auth login` signed in, or `None` where there is no azd.
 
-
-def az_failure(stderr: str, tenant: str | None) -> str:
-    """Return the sentence for an az that failed: its own text may hold anything, codes do not."""
-    code = re.search(r"AADSTS\d{4,8}", stderr)
-    if code:
-        return f"azure_cli: Entra wants a new sign-in ({code[0]}): run '{az_login(tenant)}'."
-    if "az login" in stderr or "az account set" in stderr:
-        return f"azure_cli: nobody is signed in to the Azure CLI: run '{az_login(tenant)}'."
-    return (
-        "azure_cli: az failed. Run 'az account get-access-token' to see why, "
-        f"or sign in again with '{az_login(tenant)}'."
-    )
-
-
-def read_az(stdout: str, now: float) -> Bearer:
-    """Return the token that az printed as JSON; raises where it printed something else.
-
-    `expires_on` is an epoch and there since az 2.54; `expiresOn` is local time and is not used.
+    https://learn.microsoft.com/azure/developer/azure-developer-cli/reference#azd-auth-token
     """
-    data = parse_object(stdout)
-    token = data.get("accessToken")
-    if not is_token(token):
-        raise ArtifactsError(
-            "azure_cli: az printed something that is not a token. Run 'az account "
-            "get-access-token' to see what, and update az if it looks right."
-        )
-    payload = claims(str(token))
-    expires = number(data.get("expires_on")) or number(payload.get("exp")) or now + HOUR
-    return Bearer(str(token), expires, "azure_cli", is_person(payload), account_of(payload))
+    azd = world.which("azd")
+    if azd is None:
+        return None
+    tenant = ["--tenant-id", challenge.tenant] if challenge.tenant else []
+    login = " ".join(["azd auth login", *tenant])
+    tool = Tool("azure_developer_cli", "azd", "the Azure Developer CLI", "azd auth token", login)
+    command = [azd, "auth", "token", "--output", "json", "--no-prompt", "--scope", f"{AZURE_DEVOPS}/.default"]
+    return read_tool(tool, run_tool(tool, world, command + tenant, AZ_SECONDS), world.now())
+
+
+# Az.Accounts answers with a SecureString since 5.0. 77: it is not installed.
+POWERSHELL: Final = """
+$ErrorActionPreference = 'Stop'; $ProgressPreference = 'SilentlyContinue'
+if (-not (Get-Command Get-AzAccessToken -ErrorAction SilentlyContinue)) {{ exit 77 }}
+$found = Get-AzAccessToken -ResourceUrl '{resource}' {tenant}
+$token = $found.Token
+if ($token -is [securestring]) {{ $token = [System.Net.NetworkCredential]::new('', $token).Password }}
+@{{ token = $token; expires_on = $found.ExpiresOn.ToUnixTimeSeconds() }} | ConvertTo-Json -Compress
+"""
+
+
+def azure_powershell(world: World, challenge: Challenge) -> Bearer | None:
+    """Return the token of whoever `Connect-AzAccount` signed in, or `None` without Azure PowerShell.
+
+    https://learn.microsoft.com/powershell/module/az.accounts/get-azaccesstoken
+    """
+    program = world.which("pwsh") or world.which("powershell")
+    if program is None:
+        return None
+    tenant = f"-TenantId {challenge.tenant}" if challenge.tenant else ""
+    login = f"Connect-AzAccount {tenant}".strip()
+    tool = Tool("azure_powershell", "Azure PowerShell", "Azure PowerShell", "Get-AzAccessToken", login)
+    script = POWERSHELL.format(resource=AZURE_DEVOPS, tenant=tenant).encode("utf-16-le")
+    command = [program, "-NoProfile", "-NonInteractive", "-EncodedCommand", base64.b64encode(script).decode()]
+    done = run_tool(tool, world, command, AZ_SECONDS)
+    return None if done.returncode == 77 else read_tool(tool, done, world.now())
 
 
 # --- signing in -------------------------------------------------------------------------------
@@ -1025,7 +1553,8 @@ def authority(challenge: Challenge, environ: Mapping[str, str]) -> str:
         environ, "ARTIFACTS_CREDENTIALPROVIDER_MSAL_AUTHORITY", "NUGET_CREDENTIALPROVIDER_MSAL_AUTHORITY"
     )
     if not given:
-        return f"https://{challenge.sign_in_host}/{challenge.tenant or 'organizations'}"
+        told = challenge.discover()
+        return f"https://{told.sign_in_host}/{told.tenant or 'organizations'}"
     if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/?", given.strip(), re.ASCII):
         raise ArtifactsError(
             f"{name} must be an https address with a tenant, for example "
@@ -1204,6 +1733,8 @@ def refresh_token(world: World, challenge: Challenge) -> Bearer | None:
     A refresh token that is worth nothing any more is dropped, and the person told why they are
     asked again; raises where nobody can be asked.
     """
+    if identity(world.environ):  # which is nobody's
+        return None
     name = refresh_entry(challenge, world)
     kept = parse_object(world.store.read(name) or "").get("refresh_token")
     if not is_token(kept):
@@ -1345,11 +1876,29 @@ def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[
     )
 
 
-SOURCES: Final[tuple[Callable[[World, Challenge], Bearer | None], ...]] = (
+if TYPE_CHECKING:
+    Source = Callable[["World", Challenge], "Bearer | None"]
+MACHINES: Final[tuple[Source, ...]] = (service_principal, workload_identity, feed_endpoint, managed_identity)
+PEOPLE: Final[tuple[Source, ...]] = (
+    codespaces,
     azure_cli,
+    azure_developer_cli,
+    azure_powershell,
     refresh_token,
     browser,
     device_code,
+)
+SOURCES: Final = MACHINES + PEOPLE
+
+# By these a machine's identity is configured; none holds a secret.
+IDENTITY_VARIABLES: Final = (
+    "AZURE_CLIENT_ID",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+    "AZURESUBSCRIPTION_CLIENT_ID",
+    "servicePrincipalId",
+    "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS",
+    "IDENTITY_ENDPOINT",
+    "MSI_ENDPOINT",
 )
 
 # --- composition ------------------------------------------------------------------------------
@@ -1366,25 +1915,33 @@ def credential_for(feed: Feed, service: str, username: str | None, world: World)
         return given
     settings = parse_settings(world.environ)
     session = fresh_session(feed, settings, world) or inherited(feed, service, username, world)
-    if session is None:
-        began = world.now()
-        challenge = read_challenge(feed, fetch(headers_only(feed.url), world))
-        if challenge is None:
-            log.debug("%s is public", feed.url)
-            return None
-        session = in_turn(challenge, settings, world, began)
+    if session is None and feed.server:
+        raise ArtifactsError(
+            f"{feed.host} is an Azure DevOps Server, where signing in is not supported: set "
+            f"AZURE_DEVOPS_EXT_PAT, or run 'keyring set {feed.url} me'."
+        )
+    try:
+        if session is None:
+            session = in_turn(feed, settings, world)
+    except PublicFeed:
+        log.debug("%s is public", feed.url)
+        return None
     return Answer(session.token)
 
 
-def in_turn(challenge: Challenge, settings: Settings, world: World, began: float) -> Session:
-    """Return a session for a challenge's feed: of all processes and threads one gets it.
+def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
+    """Return a new session for a feed: of all processes and threads one gets it, the others wait.
 
-    The others wait, and find it kept; or, where a person turned that sign-in down after `began`
-    (an epoch), raise `SignInEnded` rather than ask that person once more.
+    They find it kept; or, where a person turned that sign-in down meanwhile, raise `SignInEnded`
+    rather than ask that person once more. Raises `PublicFeed`.
     """
-    feed = challenge.feed
+    began = world.now()
+    discover = lru_cache(lambda: read_challenge(feed, fetch(headers_only(feed.url), world)))
+    challenge = Challenge(feed, discover)
+    if not identity(world.environ):  # a configured one may do without
+        challenge.discover()
     patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
-    with world.lock(feed.organization, patience) as turn:
+    with world.lock(entry(feed, world), patience) as turn:
         session = fresh_session(feed, settings, world, latest=True)
         if session is not None:
             return session
@@ -1402,9 +1959,36 @@ def in_turn(challenge: Challenge, settings: Settings, world: World, began: float
     return session
 
 
-def entry(feed: Feed) -> str:
+def identity(environ: Mapping[str, str]) -> str:
+    """Return what tells one identity of the environment's from another, `""` where it names none.
+
+    A session obtained by one is never served to another, nor a person's to any.
+    """
+    sources = chosen_sources(environ)
+    if not set(MACHINES) & set(sources):
+        return ""
+    found = [f"{name}={environ[name]}" for name in IDENTITY_VARIABLES if environ.get(name)]
+    if environ.get("KEYRINGS_ARTIFACTS_SOURCES"):
+        found += [source.__name__ for source in sources]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else ""
+
+
+def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
+    """Return the sources to be tried, in their order; raises where the environment names others."""
+    wanted = re.split(r"[\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").strip().lower())
+    known = {source.__name__: source for source in SOURCES}
+    unknown = [name for name in wanted if name and name not in known]
+    if unknown:
+        raise ArtifactsError(
+            f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}'. There are: "
+            f"{', '.join(known)}."
+        )
+    return [known[name] for name in dict.fromkeys(wanted) if name] or SOURCES
+
+
+def entry(feed: Feed, world: World) -> str:
     """Return the name under which the store keeps the session of a feed's organization."""
-    return f"session/{feed.organization}"
+    return "/".join(filter(None, ["session", feed.organization, identity(world.environ)]))
 
 
 def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = False) -> Session | None:
@@ -1413,7 +1997,7 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
     One that nobody has checked for an hour is checked; without a network it is believed. `latest`
     looks for what other processes have kept since.
     """
-    session = read_session(world.store.read(entry(feed), latest))
+    session = read_session(world.store.read(entry(feed, world), latest))
     if session is None or not usable(session, settings, world.now()):
         return None
     if 0 <= world.now() - session.checked < CHECKED_FOR:
@@ -1428,7 +2012,7 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
         session = replace(session, checked=world.now())
         keep(feed, session, world)
         return session
-    world.store.erase(entry(feed))
+    world.store.erase(entry(feed, world))
     if session.kind == "set":
         world.notify(
             f"Organization '{feed.organization}' refused the token that 'keyring set' kept for it: "
@@ -1438,16 +2022,21 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
 
 
 def keep(feed: Feed, session: Session, world: World) -> bool:
-    """Keep a session where such a one may lie; whether it will outlast this process."""
-    allowed = file_may_keep(session, world.now())
-    return world.store.write(entry(feed), write_session(session), in_file=allowed)
+    """Keep a session where such a one may lie; whether it will outlast this process.
+
+    What an identity of the environment's obtained lies in no file: that may be in an image's layer.
+    """
+    allowed = file_may_keep(session, world.now()) and not identity(world.environ)
+    return world.store.write(entry(feed, world), write_session(session), in_file=allowed)
 
 
 def inherited(feed: Feed, service: str, username: str | None, world: World) -> Session | None:
     """Return the PAT that keyrings.artifacts 1.x kept for a feed, if the feed takes it, or `None`.
 
-    It is then kept as a PAT of the person's own.
+    It is then kept as a PAT of the person's own. An identity of the environment's is no person.
     """
+    if identity(world.environ):
+        return None
     for token in dict.fromkeys(world.store.foreign(inherited_names(feed, service, username, world))):
         if is_token(token) and accepted(fetch(check_request(feed, token), world)):
             session = Session(token, "set", world.now())
@@ -1471,7 +2060,7 @@ def inherited_names(feed: Feed, service: str, username: str | None, world: World
 def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
     """Return a session from the first source whose token the organization accepts; or raise."""
     failures: list[ArtifactsError] = []
-    for source in SOURCES:
+    for source in chosen_sources(world.environ):
         try:
             bearer = source(world, challenge)
             if bearer is not None:
@@ -1480,6 +2069,8 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
         except (NetworkError, SignInEnded):
             raise
         except ArtifactsError as error:
+            if source in (browser, device_code):  # one more question would not be better answered
+                raise SignInEnded(str(error)) from None
             log.debug("%s", error)
             failures.append(error)
     silent = silence(challenge, world.environ) or "there is neither a browser nor a terminal"
@@ -1515,7 +2106,7 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
 def mint(kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, world: World) -> Session:
     """Return a new PAT or session token; a lifetime that policy refuses is left to the service."""
     now = world.now()
-    wanted = now + DAY * (settings.pat_days if kind == "pat" else SESSION_DAYS)
+    wanted = now + DAY * (settings.pat_days if kind == "pat" else settings.session_days)
     for valid_to in (wanted, None):
         body = mint_body(kind, settings, pat_name(world), valid_to)
         response = fetch(mint_request(kind, challenge, bearer, body), world)
@@ -1544,11 +2135,12 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
 
     Returns a sentence for the person, or `None` where nothing was kept. Nobody is asked.
     """
-    session = read_session(world.store.read(entry(feed)))
-    challenge = Challenge(feed, (session and session.tenant) or None, default_token_service(feed))
-    if session is None:  # then only the service knows whose refresh token it is
-        with suppress(ArtifactsError):
-            challenge = read_challenge(feed, fetch(headers_only(feed.url), world)) or challenge
+    session = read_session(world.store.read(entry(feed, world)))
+    told = Discovered((session and session.tenant) or None, default_token_service(feed))
+    if session is None and not feed.server:  # then only the service knows whose refresh token it is
+        with suppress(ArtifactsError, PublicFeed):
+            told = read_challenge(feed, fetch(headers_only(feed.url), world))
+    challenge = Challenge(feed, lambda: told)
     left = ""
     if session and session.pat_id and not revoke(challenge, session.pat_id, world):
         left = (
@@ -1557,7 +2149,7 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
         )
     names = inherited_names(feed, service, username, world)
     erased = [
-        world.store.erase(entry(feed)),
+        world.store.erase(entry(feed, world)),
         world.store.erase(refresh_entry(challenge, world)),
         bool(world.store.foreign(names, erase=True)),
     ]
@@ -1640,8 +2232,8 @@ class Files:
         return self.folder / (name.replace("/", "-") + ".json")
 
     def get(self, name: str) -> str | None:
-        with suppress(OSError):
-            return read_file(self.path(name), private=True)
+        with suppress(OSError, ValueError):
+            return read_file(self.path(name), private=True).decode()
         return None
 
     def set(self, name: str, text: str) -> None:
@@ -1792,7 +2384,9 @@ class World:
     send: Callable[[Request], Response]  # raises NetworkError
     which: Callable[[str], str | None]  # a program's full path
     run: Callable[[Sequence[str], float], Completed]  # seconds; raises TimeoutError, OSError
-    read_text: Callable[[str], str]  # raises OSError, ValueError
+    read: Callable[[str], bytes]  # a small file; raises OSError
+    of_system: Callable[[str], bool]  # whether the system, not a user, owns a file
+    helper: Callable[[], str | None]  # Codespaces' program, in this user's home and theirs alone
     store: Store
     lock: Callable[[str, float], AbstractContextManager[Turn]]  # name, seconds
     notify: Callable[[str], None]  # to the person
@@ -1821,7 +2415,9 @@ def real_world() -> World:
         send=send,
         which=which,
         run=run,
-        read_text=read_file,
+        read=read_file,
+        of_system=of_system,
+        helper=codespaces_helper,
         store=Store(notify),
         lock=lock,
         notify=notify,
@@ -1858,8 +2454,8 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
     raise value
 
 
-def read_file(path: str | Path, private: bool = False) -> str:
-    """Return the text of a small file; raises `OSError`, or `ValueError` where it is not text.
+def read_file(path: str | Path, private: bool = False) -> bytes:
+    """Return the start of a file, all of a small one; raises `OSError`.
 
     A pipe nobody writes to is not waited for. With `private`, a file that is a link, another
     user's or open to others raises `PermissionError`.
@@ -1872,7 +2468,31 @@ def read_file(path: str | Path, private: bool = False) -> str:
             status = os.fstat(stream.fileno())
             if status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 raise PermissionError("open to others")
-        return (stream.read(MAX_BODY) or b"").decode()
+        return stream.read(MAX_BODY) or b""
+
+
+def of_system(path: str) -> bool:
+    """Whether a file belongs to the system's user, or Azure Arc's; Windows keeps the place by rights."""
+    if os.name == "nt":
+        return True
+    import pwd
+
+    with suppress(OSError, KeyError):
+        return pwd.getpwuid(os.stat(path).st_uid).pw_name in ("root", "himds")
+    return False
+
+
+def codespaces_helper() -> str | None:
+    """Return the path of the program that Codespaces puts into this user's home, `None` without one.
+
+    It is run only where nobody else could have put it there.
+    """
+    with suppress(OSError, RuntimeError):
+        path = Path.home() / "ado-auth-helper"
+        status = path.stat()
+        if status.st_uid == os.geteuid() and not status.st_mode & 0o022 and os.access(path, os.X_OK):
+            return str(path)
+    return None
 
 
 def terminal() -> TextIO | None:
@@ -1956,7 +2576,8 @@ def lock(name: str, seconds: float) -> Iterator[Turn]:
             folder = Path(platform_.data_root()) / "keyrings_artifacts"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            stream = open(os.open(folder / f"{name}.lock", flags, 0o600), "r+")  # noqa: SIM115
+            path = folder / f"{name.replace('/', '-')}.lock"
+            stream = open(os.open(path, flags, 0o600), "r+")  # noqa: SIM115
             lock_file(stream, seconds)
         yield Turn(stream)
     finally:
@@ -2166,7 +2787,9 @@ def send(request: Request) -> Response:
 
 
 def _send(request: Request) -> Response:
-    answer = _pool(urlsplit(request.url).netloc).request(
+    import urllib3
+
+    answer = _pool(request).request(
         request.method,
         request.url,
         body=request.body,
@@ -2174,7 +2797,7 @@ def _send(request: Request) -> Response:
         retries=False,
         redirect=False,
         preload_content=False,
-        timeout=TRY_SECONDS,
+        timeout=urllib3.Timeout(connect=1.0 if request.direct else TRY_SECONDS, read=TRY_SECONDS),
     )
     try:
         body = b""
@@ -2191,12 +2814,17 @@ def _send(request: Request) -> Response:
     return Response(answer.status, headers, body)
 
 
-def _pool(host: str) -> Any:
-    """Return a pool of connections to a host, through the proxy that stands for it."""
+def _pool(request: Request) -> Any:
+    """Return a pool of connections for a request, through the proxy that stands for its host."""
     import urllib.request
 
     import urllib3
 
+    host = urlsplit(request.url).netloc
+    if request.pin:
+        return urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=request.pin)
+    if request.direct:
+        return urllib3.PoolManager()
     proxies = urllib.request.getproxies()
     proxy = proxies.get("https") or proxies.get("all") or ""
     if not proxy or urllib.request.proxy_bypass(host):
@@ -2267,7 +2895,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         `None` for other services, for public feeds, and after a notice to the person where there
         is no credential to be had. Never raises.
         """
-        feed = parse_feed(service)
+        feed = parse_feed(service, parse_servers(os.environ))
         if feed is None:
             return None
         world = real_world()
@@ -2294,7 +2922,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
 
         Raises `PasswordSetError` where no keyring can keep it, `NotOurs` for other services.
         """
-        feed = parse_feed(service)
+        feed = parse_feed(service, parse_servers(os.environ))
         if feed is None:
             raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
         try:
@@ -2312,7 +2940,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
 
         Raises `PasswordDeleteError` where there was nothing, `NotOurs` for other services.
         """
-        feed = parse_feed(service)
+        feed = parse_feed(service, parse_servers(os.environ))
         if feed is None:
             raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
         world = real_world()

@@ -1588,6 +1588,7 @@ UPLOAD = "https://pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/upload/"
 OTHER = "https://pkgs.dev.azure.com/fabrikam/_packaging/pyfeed/pypi/simple/"
 TENANT = "8f0f8e3a-6b1e-4c8e-9a53-0d7d3a3c1e11"
 NOW = 1_800_000_000.0
+ENTRA = f"https://login.microsoftonline.com/{TENANT}"
 
 
 def parsed(url: str = FEED) -> module.Feed:
@@ -1596,8 +1597,9 @@ def parsed(url: str = FEED) -> module.Feed:
     return found
 
 
-def a_challenge(url: str = FEED) -> module.Challenge:
-    return module.Challenge(parsed(url), TENANT, "https://vssps.dev.azure.com/contoso")
+def a_challenge(url: str = FEED, **changes: Any) -> module.Challenge:
+    told = module.Discovered(TENANT, "https://vssps.dev.azure.com/contoso")._replace(**changes)
+    return module.Challenge(parsed(url), lambda: told)
 
 
 def unexpected(*arguments: object) -> Any:
@@ -1633,7 +1635,7 @@ class Kept(module.Store):
         return found
 
 
-def no_file(path: str) -> str:
+def no_file(path: str) -> bytes:
     raise FileNotFoundError(2, "No such file or directory", path)
 
 
@@ -1648,7 +1650,9 @@ def make_world(**changes: Any) -> module.World:
         send=unexpected,
         which=lambda program: None,
         run=unexpected,
-        read_text=no_file,
+        read=no_file,
+        of_system=unexpected,
+        helper=lambda: None,
         notify=unexpected,
         ticks=lambda: 0.0,
         store=Kept(),
@@ -1693,11 +1697,15 @@ CHALLENGED = response(
 )
 
 
+def only_az(program: str) -> str | None:
+    return "/bin/az" if program == "az" else None
+
+
 def az_world(send: Script, **changes: Any) -> module.World:
     """A world with a working Azure CLI, and a service that answers by script."""
     token = jwt({"scp": "user_impersonation", "upn": "ada@contoso.example", "exp": NOW + 3600})
     done = module.Completed(0, json.dumps({"accessToken": token, "expires_on": NOW + 3600}), "")
-    changes = {"which": lambda program: f"/bin/{program}", "run": lambda *_: done, **changes}
+    changes = {"which": only_az, "run": lambda *_: done, **changes}
     return make_world(send=send, **changes)
 
 
@@ -2110,12 +2118,11 @@ def endpoints(*entries: object) -> str:
         (FEED + "pkg/", False),
         (OTHER, False),
         ("https://evil.example/", False),
-        ("", False),
     ],
 )
 def test_an_endpoint_holds_a_feed(endpoint: str, matches: bool) -> None:
     text = endpoints({"endpoint": endpoint, "username": "me", "password": "pw"})
-    found = module.endpoint_for(parsed(), module.parse_endpoints(text, "X"))
+    found = module.given_credential(parsed(), make_world(environ={ENDPOINTS: text}))
     assert found == (module.Answer("pw", "me") if matches else None)
 
 
@@ -2126,7 +2133,7 @@ def test_the_closest_endpoint_wins_and_the_first_of_two_alike() -> None:
         {"endpoint": FEED.rstrip("/"), "password": "late"},
         {"endpoint": FEED, "password": ""},
     )
-    found = module.endpoint_for(parsed(), module.parse_endpoints(text, "X"))
+    found = module.given_credential(parsed(), make_world(environ={ENDPOINTS: text}))
     assert found == module.Answer("close")
 
 
@@ -2139,14 +2146,15 @@ def test_the_closest_endpoint_wins_and_the_first_of_two_alike() -> None:
     ids=["single quotes", "BOM and capitals"],
 )
 def test_endpoints_may_be_written_as_net_tools_tolerate(text: str) -> None:
-    assert module.parse_endpoints(text, "X")[0][1] == module.Answer("pw")
+    (found,) = module.parse_endpoints(text, "X")
+    assert found[1] == {"endpoint": FEED, "password": "pw"}
 
 
 FORM = (
     f"{ENDPOINTS} is not the JSON it should be: mend it, or unset it. "
-    'Its form: {"endpointCredentials": [{"endpoint": "https://...", "password": "..."}]}'
+    'Its form: {"endpointCredentials": [{"endpoint": "https://...", ...}]}'
 )
-ENTRY = f"{ENDPOINTS}: entry 1 needs an endpoint and a password, as text."
+ENTRY = f"{ENDPOINTS}: entry 1 needs an endpoint, and text for all it holds."
 
 
 @pytest.mark.parametrize(
@@ -2161,7 +2169,7 @@ ENTRY = f"{ENDPOINTS}: entry 1 needs an endpoint and a password, as text."
         (endpoints({"endpoint": FEED, "password": 1}), ENTRY),
         (
             endpoints({"endpoint": FEED, "password": "a\nb"}),
-            f"{ENDPOINTS}: the password of entry 1 holds a line break, a space or another "
+            f"{ENDPOINTS}: the password for {FEED} holds a line break, a space or another "
             "character that no token has: set it again to the token alone.",
         ),
     ],
@@ -2178,9 +2186,9 @@ def test_parse_endpoints_raises_the_declared_error_alone(text: str) -> None:
         module.parse_endpoints(text, "X")
 
 
-def files(**contents: str) -> Callable[[str], str]:
-    def read(path: str) -> str:
-        return contents[path] if path in contents else no_file(path)
+def files(**contents: str) -> Callable[[str], bytes]:
+    def read(path: str) -> bytes:
+        return contents[path].encode() if path in contents else no_file(path)
 
     return read
 
@@ -2243,18 +2251,18 @@ PREFIXES = {"VSS_NUGET_URI_PREFIXES": "https://fabrikam.example/;https://pkgs.de
     ],
 )
 def test_given_credential(environ: dict[str, str], answer: str | None) -> None:
-    world = make_world(environ=environ, read_text=files(named="in-file\r\n"))
+    world = make_world(environ=environ, read=files(named="in-file\r\n"))
     found = module.given_credential(parsed(), world)
     assert (found and found.password) == answer
 
 
 def test_a_docker_secret_is_found_by_itself() -> None:
-    world = make_world(read_text=files(**{"/run/secrets/azure_devops_ext_pat": "\ufeffpat\n"}))
+    world = make_world(read=files(**{"/run/secrets/azure_devops_ext_pat": "\ufeffpat\n"}))
     assert module.given_credential(parsed(), world) == module.Answer("pat")
 
 
-def failing(error: Exception) -> Callable[[str], str]:
-    def read(path: str) -> str:
+def failing(error: Exception) -> Callable[[str], bytes]:
+    def read(path: str) -> bytes:
         raise error
 
     return read
@@ -2280,7 +2288,7 @@ DOCKER = "/run/secrets/azure_devops_ext_pat"
         ),
         (
             {FILE: "/pat"},
-            failing(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")),
+            lambda _: b"\xff",
             f"{FILE} (/pat) cannot be read (it is not text): mend the path or the file.",
         ),
         (
@@ -2303,10 +2311,10 @@ DOCKER = "/run/secrets/azure_devops_ext_pat"
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(
-    environ: dict[str, str], read: Callable[[str], str], problem: str
+    environ: dict[str, str], read: Callable[[str], bytes], problem: str
 ) -> None:
     with pytest.raises(module.ArtifactsError) as error:
-        module.given_credential(parsed(), make_world(environ=environ, read_text=read))
+        module.given_credential(parsed(), make_world(environ=environ, read=read))
     assert str(error.value) == problem
 
 
@@ -2378,7 +2386,7 @@ SPS = "https://vssps.dev.azure.com/contoso"
     ],
 )
 def test_read_challenge(answer: module.Response, tenant: str | None, service: str) -> None:
-    assert module.read_challenge(parsed(), answer) == module.Challenge(parsed(), tenant, service)
+    assert module.read_challenge(parsed(), answer) == module.Discovered(tenant, service)
 
 
 @pytest.mark.parametrize(
@@ -2391,9 +2399,7 @@ def test_read_challenge(answer: module.Response, tenant: str | None, service: st
 )
 def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
     answer = response(401, x_vss_authorizationendpoint=token_service + "/")
-    found = module.read_challenge(parsed(url), answer)
-    assert found is not None
-    assert found.token_service == token_service
+    assert module.read_challenge(parsed(url), answer).token_service == token_service
 
 
 @pytest.mark.parametrize(
@@ -2408,7 +2414,8 @@ def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
     ],
 )
 def test_a_public_feed_needs_no_credential_but_for_uploads(url: str, status: int, public: bool) -> None:
-    assert (module.read_challenge(parsed(url), response(status)) is None) is public
+    with pytest.raises(module.PublicFeed) if public else contextlib.nullcontext():
+        assert module.read_challenge(parsed(url), response(status)).tenant is None
 
 
 STRANGE_TOKEN_SERVICES = [
@@ -2511,15 +2518,14 @@ def test_read_challenge_says_why_there_is_none(status: int, problem: str) -> Non
     ),
 )
 def test_no_header_leads_anywhere_but_home(status: int, headers: list[tuple[str, str]]) -> None:
-    with contextlib.suppress(module.ArtifactsError):
+    with contextlib.suppress(module.ArtifactsError, module.PublicFeed):
         found = module.read_challenge(parsed(), module.Response(status, tuple(headers)))
-        if found is not None:
-            parts = urllib3.util.parse_url(found.token_service)
-            assert (parts.scheme, parts.auth, parts.port) == ("https", None, None)
-            assert parts.host in ("vssps.dev.azure.com", "contoso.vssps.visualstudio.com") or str(
-                parts.host
-            ).startswith(("vssps.", "app.vssps."))
-            assert found.tenant is None or re.fullmatch("[0-9a-f-]{36}", found.tenant)
+        parts = urllib3.util.parse_url(found.token_service)
+        assert (parts.scheme, parts.auth, parts.port) == ("https", None, None)
+        hosts = ("vssps.dev.azure.com", "app.vssps.dev.azure.com", "contoso.vssps.dev.azure.com")
+        assert parts.host in hosts
+        assert found.tenant is None or re.fullmatch("[0-9a-f-]{36}", found.tenant)
+        assert found.sign_in_host in module.SIGN_IN_HOSTS
 
 
 ADA = module.Bearer("entra", NOW + 3600, "azure_cli", True, "ada@contoso.example")
@@ -2558,7 +2564,7 @@ def test_session_request() -> None:
     ],
 )
 def test_pat_request_goes_to_the_organization(token_service: str, url: str) -> None:
-    asked = a_challenge()._replace(token_service=token_service)
+    asked = a_challenge(token_service=token_service)
     body = module.mint_body("pat", module.Settings(scope="vso.packaging"), "our name", None)
     request = module.mint_request("pat", asked, ADA, body)
     assert request.url == url
@@ -2734,7 +2740,7 @@ def test_azure_cli_asks_for_the_tenant(url: str, tenant: str | None, extra: list
         return module.Completed(0, '{"accessToken": "t", "expires_on": "1800003600"}', "warning")
 
     world = make_world(which=lambda program: f"/bin/{program}", run=run)
-    found = module.azure_cli(world, a_challenge(url)._replace(tenant=tenant))
+    found = module.azure_cli(world, a_challenge(url, tenant=tenant))
     assert found == module.Bearer("t", NOW + 3600, "azure_cli", True)
     assert ran == [(AZ_COMMAND + extra, 30.0)]
 
@@ -2796,10 +2802,295 @@ def test_azure_cli_says_what_is_wrong_with_az(run: Callable[..., Any], problem: 
 
 
 @given(st.text() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)))
-def test_read_az_raises_the_declared_error_alone(printed: object) -> None:
+def test_read_tool_raises_the_declared_error_alone(printed: object) -> None:
+    tool = module.Tool("azure_cli", "az", "the Azure CLI", "az account show", "az login")
     with contextlib.suppress(module.ArtifactsError):
         text = printed if isinstance(printed, str) else json.dumps({"accessToken": printed})
-        assert module.is_token(module.read_az(text, NOW).token)
+        done = module.Completed(0, text, "")
+        assert module.is_token(module.read_tool(tool, done, NOW).token)
+
+
+# --- machines' identities ---------------------------------------------------------------------
+
+ROBOT = {"AZURE_CLIENT_ID": "robot", "AZURE_TENANT_ID": TENANT}
+APP_TOKEN = jwt({"idtyp": "app", "appid": "robot", "exp": NOW + 3600})
+AUDIENCE = "api://AzureADTokenExchange"
+
+
+@pytest.mark.parametrize(
+    ("environ", "tenant", "base"),
+    [
+        (ROBOT, None, ENTRA),
+        ({}, TENANT, ENTRA),
+        (
+            {**ROBOT, "AZURE_AUTHORITY_HOST": "https://login.example/"},
+            None,
+            f"https://login.example/{TENANT}",
+        ),
+        ({**ROBOT, "AZURE_AUTHORITY_HOST": "login.example"}, None, f"https://login.example/{TENANT}"),
+        (
+            {**ROBOT, "AZURE_ADDITIONALLY_ALLOWED_TENANTS": "*"},
+            CONTOSO_TENANT,
+            f"https://login.microsoftonline.com/{CONTOSO_TENANT}",
+        ),
+        (
+            {**ROBOT, "AZURE_ADDITIONALLY_ALLOWED_TENANTS": f"x;{CONTOSO_TENANT}"},
+            CONTOSO_TENANT,
+            f"https://login.microsoftonline.com/{CONTOSO_TENANT}",
+        ),
+        ({**ROBOT, "AZURE_ADDITIONALLY_ALLOWED_TENANTS": "x"}, CONTOSO_TENANT, ENTRA),
+    ],
+)
+def test_application_authority(environ: dict[str, str], tenant: str | None, base: str) -> None:
+    assert module.application_authority(environ, a_challenge(tenant=tenant)) == base
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        ({**ROBOT, "AZURE_AUTHORITY_HOST": "http://login.example"}, "AZURE_AUTHORITY_HOST must be an https"),
+        ({"AZURE_TENANT_ID": "a/b"}, "AZURE_TENANT_ID must name the tenant"),
+        ({}, "AZURE_TENANT_ID must name the tenant"),
+    ],
+)
+def test_application_authority_refuses(environ: dict[str, str], problem: str) -> None:
+    with pytest.raises(module.ArtifactsError, match=f"^{problem}"):
+        module.application_authority(environ, a_challenge(tenant=None))
+
+
+@pytest.mark.parametrize(
+    ("body", "expires"),
+    [
+        ({"expires_on": "1800003600"}, NOW + 3600),
+        ({"expires_on": 1_800_003_600, "expires_in": "60"}, NOW + 3600),
+        ({"expires_in": "3600"}, NOW + 3600),
+        ({"expires_on": "01/15/2027 09:00:00 +00:00"}, NOW + 3600),
+        ({"expires_on": "1/15/2027 1:00:00 PM +00:00"}, NOW + 5 * 3600),
+        ({"expires_on": "1/15/2027 12:00:00 AM +00:00"}, NOW - 8 * 3600),
+        ({"expiresOn": "2027-01-15T09:00:00Z"}, NOW + 3600),
+        ({"access_token": jwt({"exp": NOW + 60})}, NOW + 60),
+        ({"expires_on": "soon"}, NOW + 3600),
+    ],
+)
+def test_machine_bearer_reads_every_date(body: dict[str, object], expires: float) -> None:
+    found = module.machine_bearer("managed_identity", {"access_token": "opaque", **body}, NOW)
+    assert found.expires == expires
+
+
+@given(st.text() | st.integers() | st.none())
+def test_parse_us_date_never_raises(text: object) -> None:
+    module.parse_us_date(text)
+
+
+LOCAL_URL = "http://127.0.0.1:1234/token"
+
+
+@pytest.mark.parametrize(
+    ("environ", "arc", "request_line"),
+    [
+        pytest.param({}, False, None, id="no platform"),
+        pytest.param(
+            {
+                "IDENTITY_ENDPOINT": LOCAL_URL,
+                "IDENTITY_HEADER": "s",
+                "IDENTITY_SERVER_THUMBPRINT": "aa:BB cc",
+            },
+            False,
+            ("2019-07-01-preview", "", {"Secret": "s"}),
+            id="Service Fabric",
+        ),
+        pytest.param(
+            {"IDENTITY_ENDPOINT": LOCAL_URL, "IDENTITY_HEADER": "s", "MSI_ENDPOINT": "x", "MSI_SECRET": "y"},
+            False,
+            ("2019-08-01", "client_id", {"X-IDENTITY-HEADER": "s", "Metadata": "true"}),
+            id="App Service",
+        ),
+        pytest.param(
+            {"MSI_ENDPOINT": LOCAL_URL, "MSI_SECRET": "s"},
+            False,
+            ("2017-09-01", "clientid", {"secret": "s"}),
+            id="Azure ML",
+        ),
+        pytest.param(
+            {"IDENTITY_ENDPOINT": LOCAL_URL, "IMDS_ENDPOINT": "x"},
+            False,
+            ("2020-06-01", "client_id", {"Metadata": "true"}),
+            id="Arc",
+        ),
+        pytest.param({}, True, ("2020-06-01", "client_id", {"Metadata": "true"}), id="Arc by its agent"),
+    ],
+)
+def test_identity_request(
+    environ: dict[str, str], arc: bool, request_line: tuple[str, str, Any] | None
+) -> None:
+    found = module.identity_request(environ, "me", arc)
+    if request_line is None:
+        assert found is None
+        return
+    version, selector, headers = request_line
+    assert found is not None
+    assert dict(parse_qsl(urlsplit(found.url).query)) == {
+        "api-version": version,
+        "resource": RESOURCE,
+        **({selector: "me"} if selector else {}),
+    }
+    assert (found.method, dict(found.headers), found.direct) == ("GET", headers, True)
+    assert found.pin == ("aaBBcc" if "THUMBPRINT" in str(environ) else "")
+
+
+def test_cloud_shell_is_asked_by_a_form() -> None:
+    found = module.identity_request({"MSI_ENDPOINT": LOCAL_URL}, "", False)
+    assert found is not None
+    assert (found.method, found.url, found.direct) == ("POST", LOCAL_URL, True)
+    assert found.headers["Metadata"] == "true"
+    assert dict(parse_qsl((found.body or b"").decode()))["resource"] == RESOURCE
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, False),
+        ({"AZURE_CLIENT_ID": "x"}, True),
+        ({"AZURE_CLIENT_ID": "x", "AZURE_CLIENT_SECRET": "s"}, False),
+        ({"AZURE_CLIENT_ID": "x", "AZURE_FEDERATED_TOKEN_FILE": "f"}, False),
+        ({"AZURE_CLIENT_ID": "x", "ACTIONS_ID_TOKEN_REQUEST_URL": "u"}, False),
+        ({"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1"}, True),
+        ({"KEYRINGS_ARTIFACTS_SOURCES": "azure_cli, Managed_Identity"}, True),
+    ],
+)
+def test_wants_vm(environ: dict[str, str], wanted: bool) -> None:
+    assert module.wants_vm(environ) is wanted
+
+
+def test_a_machine_that_is_not_azures_is_not_asked() -> None:
+    world = make_world(read=failing(FileNotFoundError()))
+    assert module.managed_identity(world, a_challenge()) is None
+    assert module.managed_identity(make_world(read=lambda _: b"VMware\n"), a_challenge()) is None
+
+
+def test_a_machine_of_azures_need_not_have_an_identity() -> None:
+    tag = b"7783-7084-3265-9085-8269-3286-77\n"
+    script = Script(response(400, {"error": "invalid_request", "error_description": "Identity not found"}))
+    assert module.managed_identity(make_world(read=lambda _: tag, send=script), a_challenge()) is None
+    (request,) = script.requests
+    assert request.url == (
+        f"http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={RESOURCE}"
+    )
+    assert (dict(request.headers), request.direct) == ({"Metadata": "true"}, True)
+    script = Script(response(200, {"access_token": APP_TOKEN, "expires_on": str(int(NOW) + 60)}))
+    found = module.managed_identity(make_world(read=lambda _: tag, send=script), a_challenge())
+    assert found == module.Bearer(APP_TOKEN, NOW + 60, "managed_identity", False)
+
+
+@pytest.mark.parametrize(
+    "host", ["http://evil.example", "http://10.0.0.4", "ftp://127.0.0.1", "http://127.0.0.1.evil.example"]
+)
+def test_an_identity_is_asked_of_this_machine_alone(host: str) -> None:
+    world = make_world(environ={"AZURE_POD_IDENTITY_AUTHORITY_HOST": host})
+    with pytest.raises(module.ArtifactsError, match="it is not asked"):
+        module.managed_identity(world, a_challenge())
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "headers", "key"),
+    [
+        (
+            {
+                "ACTIONS_ID_TOKEN_REQUEST_URL": "https://gh.example/t?api-version=2.0",
+                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "run",
+            },
+            "https://gh.example/t?api-version=2.0&audience=api%3A%2F%2FAzureADTokenExchange",
+            {"Authorization": "bearer run"},
+            "value",
+        ),
+        (
+            {
+                "SYSTEM_OIDCREQUESTURI": "https://ado.example/oidc",
+                "SYSTEM_ACCESSTOKEN": "run",
+                "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID": "c",
+            },
+            "https://ado.example/oidc?api-version=7.1&serviceConnectionId=c",
+            {"Authorization": "Bearer run", "Content-Type": "application/json"},
+            "oidcToken",
+        ),
+    ],
+    ids=["GitHub Actions", "Azure Pipelines"],
+)
+def test_workload_identity(environ: dict[str, str], url: str, headers: dict[str, str], key: str) -> None:
+    script = Script(response(200, {key: "assertion"}), response(200, {"access_token": APP_TOKEN}))
+    world = make_world(environ={**ROBOT, **environ}, send=script)
+    found = module.workload_identity(world, a_challenge())
+    assert found == module.Bearer(APP_TOKEN, NOW + 3600, "workload_identity", False)
+    issue, redeem = script.requests
+    assert (issue.url, {**issue.headers, **headers}) == (url, dict(issue.headers))
+    assert redeem.url == f"{ENTRA}/oauth2/v2.0/token"
+    assert dict(parse_qsl((redeem.body or b"").decode())) == {
+        "client_id": "robot",
+        "grant_type": "client_credentials",
+        "scope": f"{RESOURCE}/.default",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": "assertion",
+    }
+
+
+def test_an_issuer_is_asked_over_https_alone() -> None:
+    environ = {"ACTIONS_ID_TOKEN_REQUEST_URL": "http://gh.example/", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "run"}
+    with pytest.raises(module.ArtifactsError, match=r"the address of GitHub Actions for tokens is not https"):
+        module.workload_identity(make_world(environ={**ROBOT, **environ}), a_challenge())
+
+
+@pytest.mark.parametrize(
+    ("description", "said"),
+    [
+        (
+            "AADSTS7000215: Invalid client secret",
+            "(AADSTS7000215): the secret is wrong; set its value, not its id.",
+        ),
+        ("AADSTS90002: no tenant", "(AADSTS90002): there is no such tenant; check the tenant id."),
+        ("AADSTS1: \x1b[2J", "(AADSTS1): check its configuration"),
+        ("", "(invalid_client): check its configuration, and its access to Entra."),
+    ],
+)
+def test_a_refused_application_is_told_why(description: str, said: str) -> None:
+    answer = response(401, {"error": "invalid_client", "error_description": description})
+    world = make_world(environ={**ROBOT, "AZURE_CLIENT_SECRET": "s3cret"}, send=Script(answer))
+    with pytest.raises(module.ArtifactsError) as error:
+        module.service_principal(world, a_challenge())
+    assert str(error.value).startswith("service_principal: Entra refused application robot (")
+    assert said.replace("AADSTS1)", "invalid_client)") in str(error.value)
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({}, [source.__name__ for source in module.SOURCES]),
+        ({"KEYRINGS_ARTIFACTS_SOURCES": "browser, azure_cli;browser"}, ["browser", "azure_cli"]),
+        ({"KEYRINGS_ARTIFACTS_SOURCES": " "}, [source.__name__ for source in module.SOURCES]),
+    ],
+)
+def test_chosen_sources(environ: dict[str, str], names: list[str]) -> None:
+    assert [source.__name__ for source in module.chosen_sources(environ)] == names
+
+
+def test_a_source_that_is_none() -> None:
+    with pytest.raises(module.ArtifactsError, match=r"^KEYRINGS_ARTIFACTS_SOURCES names no source with 'az'"):
+        module.chosen_sources({"KEYRINGS_ARTIFACTS_SOURCES": "az"})
+
+
+def test_identities_are_kept_apart() -> None:
+    environs = [
+        {},
+        ROBOT,
+        {**ROBOT, "AZURE_CLIENT_ID": "other"},
+        {"KEYRINGS_ARTIFACTS_SOURCES": "managed_identity"},
+        {"IDENTITY_ENDPOINT": LOCAL_URL},
+    ]
+    found = [module.identity(environ) for environ in environs]
+    assert len(set(found)) == len(environs)
+    assert found[0] == ""
+    assert module.identity({"KEYRINGS_ARTIFACTS_SOURCES": "azure_cli", **ROBOT}) == ""
+    assert module.identity({**ROBOT, "AZURE_CLIENT_SECRET": "a"}) == found[1]  # secrets are renewed
 
 
 # --- composition ------------------------------------------------------------------------------
@@ -3022,7 +3313,6 @@ def test_what_1_x_kept_is_passed_over_when_refused() -> None:
 
 # --- signing in -------------------------------------------------------------------------------
 
-ENTRA = f"https://login.microsoftonline.com/{TENANT}"
 AUTHORITY = "ARTIFACTS_CREDENTIALPROVIDER_MSAL_AUTHORITY"
 TIMEOUT = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS"
 
@@ -3038,7 +3328,7 @@ TIMEOUT = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS"
     ],
 )
 def test_authority(tenant: str | None, host: str, environ: dict[str, str], base: str) -> None:
-    asked = a_challenge()._replace(tenant=tenant, sign_in_host=host)
+    asked = a_challenge(tenant=tenant, sign_in_host=host)
     assert module.authority(asked, environ) == base
 
 
