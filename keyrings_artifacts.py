@@ -25,6 +25,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -42,7 +43,7 @@ from keyring.util import platform_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-    from typing import TextIO
+    from typing import IO, TextIO
 
 __version__ = "2.0.0"
 __all__ = ["ArtifactsKeyringBackend"]
@@ -78,6 +79,7 @@ MAX_RETRY_AFTER: Final = 5.0  # seconds: an installer waits behind this call
 MAX_BODY: Final = 1 << 18  # bytes; a token answer is a few thousand
 MAX_TOKEN: Final = 1 << 14  # characters
 SIGN_IN_SECONDS: Final = 180.0
+REFRESH_IDLE: Final = 30 * DAY  # after which a refresh token is used lest it end at 90 days
 AZ_SECONDS: Final = 30.0  # az starts in 1 to 15 seconds (Azure/azure-cli#29871)
 STORE_SECONDS: Final = 30.0  # long enough to type the password that unlocks a keyring
 ENTRY_LIMIT: Final = 1200  # characters; Windows takes 2,560 bytes of UTF-16 an entry
@@ -106,7 +108,7 @@ CLIENT_ID: Final = "d5a56ea4-7369-46b8-a538-c370805301bf"
 SIGN_IN_SCOPE: Final = f"{AZURE_DEVOPS}/.default offline_access openid profile"
 
 # Where Entra has people type a device code.
-DEVICE_HOSTS: Final = frozenset({"microsoft.com", "www.microsoft.com", *SIGN_IN_HOSTS})
+DEVICE_HOSTS: Final = frozenset({"microsoft.com", "www.microsoft.com", "aka.ms", *SIGN_IN_HOSTS})
 
 # Answers to a refresh token that is worth nothing any more:
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -169,7 +171,7 @@ class Settings(NamedTuple):
     """How the environment wants the exchange; `token_type` is "" where it does not say."""
 
     token_type: str = ""
-    pat_days: float = PAT_DAYS
+    pat_days: float = 0  # 0: as long as it can be kept
     scope: str = DEFAULT_SCOPE
     session_days: float = SESSION_DAYS
 
@@ -304,7 +306,7 @@ class NoCredential(ArtifactsError):
     """Every source that applies has been tried."""
 
     def __init__(self, challenge: Challenge, failures: Sequence[object], silent: str) -> None:
-        name, url = challenge.feed.organization, challenge.feed.url
+        name, url = challenge.feed.organization, shlex.quote(challenge.feed.url)
         text = (
             f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
             f"'keyring --mode creds get {url}' in a terminal, or '{az_login(challenge.tenant)}', "
@@ -335,7 +337,7 @@ def az_login(tenant: str | None) -> str:
 
 # --- feeds -----------------------------------------------------------------------------------
 
-_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")  # urlsplit drops some of these, browsers others
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")  # urlsplit drops some, browsers others
 _AUTHORITY = re.compile(r"([a-z0-9.-]+)(?::(?:443)?|(:\d{1,5}))?", re.ASCII | re.IGNORECASE)
 _ORGANIZATION = re.compile(r"[^\W_][\w.-]*")
 _HOST_GUID = re.compile(r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
@@ -572,7 +574,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         raise ArtifactsError(
             f"AZURE_DEVOPS_PAT_SCOPE must be scopes separated by single spaces, for example {DEFAULT_SCOPE}."
         )
-    pat_days = float(days or min(wanted, MAX_PAT_DAYS) or PAT_DAYS)
+    pat_days = float(days or min(wanted, MAX_PAT_DAYS))
     return Settings(parse_token_type(environ), pat_days, scope, min(wanted or SESSION_DAYS, SESSION_DAYS))
 
 
@@ -855,7 +857,7 @@ def read_token_service(feed: Feed, response: Response) -> str:
     found = {line.strip().rstrip("/") for line in response.lines("x-vss-authorizationendpoint")}
     if not found:
         return default_token_service(feed)
-    match = re.fullmatch(r"(https://([a-z0-9.-]+))(?:/([^/?#\\\s@]+))?", min(found).lower())
+    match = re.fullmatch(r"(https://([a-z0-9.-]+))(?::443)?(?:/([^/?#\\\s@]+))?", min(found).lower())
     if len(found) == 1 and match is not None:
         service = next((name for name in hosts if under(match[2], name)), None)
         label = match[2][: -len(service) - 1] if service else ""
@@ -1001,7 +1003,7 @@ def fetch(request: Request, world: World) -> Response:
                 return response
             failure = NetworkError(
                 f"{urlsplit(request.url).netloc} answered {response.status}: the service has "
-                "trouble or limits you (https://status.dev.azure.com). Try again in a few minutes."
+                "trouble or limits you. Try again in a few minutes."
             )
         if attempt < request.tries:
             world.sleep(retry_pause(attempt, response, world.jitter()))
@@ -1666,7 +1668,7 @@ def answer_browser(target: str, form: str, state: str) -> Page:
     """
     path, _, query = target.partition("?")
     answer = dict(parse_qsl(form or query))
-    done = "You are done here: close this page and go back to your terminal."
+    done = "You can close this page and go back to your terminal."
     if path != "/":
         return Page(404, "There is nothing here.")
     if not form and not query:
@@ -1716,7 +1718,7 @@ def signed_in(source: str, challenge: Challenge, response: Response, world: Worl
         raise EntraRefused(explain(source, challenge, body), str(body.get("error")))
     account = account_of(claims(str(body.get("id_token")))) or account_of(claims(str(token)))
     if is_token(refresh):
-        kept = json.dumps({"refresh_token": refresh, "account": account})
+        kept = json.dumps({"refresh_token": refresh, "account": account, "used": world.now()})
         world.store.write(refresh_entry(challenge, world), kept, in_file=False)
     expires = world.now() + (number(body.get("expires_in")) or HOUR)
     return Bearer(str(token), expires, source, True, account, ours=True)
@@ -1727,6 +1729,16 @@ def refresh_entry(challenge: Challenge, world: World) -> str:
     return "refresh/" + authority(challenge, world.environ).rpartition("/")[2]
 
 
+def refreshed(world: World, challenge: Challenge) -> Bearer | None:
+    """Return a token by an earlier sign-in, `None` where there was none; raises where it is over."""
+    kept = parse_object(world.store.read(refresh_entry(challenge, world)) or "").get("refresh_token")
+    if not is_token(kept):
+        return None
+    url = f"{authority(challenge, world.environ)}/oauth2/v2.0/token"
+    form = {"grant_type": "refresh_token", "refresh_token": str(kept), "scope": SIGN_IN_SCOPE}
+    return signed_in("refresh_token", challenge, fetch(form_request(url, **form), world), world)
+
+
 def refresh_token(world: World, challenge: Challenge) -> Bearer | None:
     """Return a token by an earlier sign-in, or `None` where there was none.
 
@@ -1735,23 +1747,24 @@ def refresh_token(world: World, challenge: Challenge) -> Bearer | None:
     """
     if identity(world.environ):  # which is nobody's
         return None
-    name = refresh_entry(challenge, world)
-    kept = parse_object(world.store.read(name) or "").get("refresh_token")
-    if not is_token(kept):
-        return None
-    url = f"{authority(challenge, world.environ)}/oauth2/v2.0/token"
-    form = {"grant_type": "refresh_token", "refresh_token": str(kept), "scope": SIGN_IN_SCOPE}
-    response = fetch(form_request(url, **form), world)
     try:
-        return signed_in("refresh_token", challenge, response, world)
+        return refreshed(world, challenge)
     except EntraRefused as refusal:
         if refusal.error not in SPENT:
             raise
-        world.store.erase(name)
+        world.store.erase(refresh_entry(challenge, world))
         if silence(challenge, world.environ) or not (world.browser() or world.terminal()):
             raise
         world.notify(f"The earlier sign-in to organization '{challenge.feed.organization}' is over.")
         return None
+
+
+def stay_signed_in(world: World, challenge: Challenge) -> None:
+    """Use a refresh token that has long lain idle: unused for 90 days, as long as a PAT, it ends."""
+    with suppress(ArtifactsError):  # what is over is told when it is missed
+        kept = parse_object(world.store.read(refresh_entry(challenge, world)) or "")
+        if world.now() - (number(kept.get("used")) or world.now()) > REFRESH_IDLE:
+            refreshed(world, challenge)
 
 
 def browser(world: World, challenge: Challenge) -> Bearer | None:
@@ -1805,7 +1818,7 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
     seconds = min(seconds, device.seconds)
     world.notify(
         f"To sign in to organization '{challenge.feed.organization}', open {device.page} and enter "
-        f"the code {device.user_code} within {max(1, round(seconds / MINUTE))} min."
+        f"the code {device.user_code} within {lasting(seconds)}."
     )
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device.code}
     poll = replace(form_request(f"{base}/oauth2/v2.0/token", **form), tries=1)
@@ -1815,6 +1828,11 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         return signed_in("device_code", challenge, answer, world)
     except EntraRefused as refusal:
         raise SignInEnded(str(refusal)) from None
+
+
+def lasting(seconds: float) -> str:
+    """Return a time for a person to read."""
+    return f"{seconds / MINUTE:.0f} min" if seconds >= 2 * MINUTE else f"{seconds:.0f} seconds"
 
 
 def device_poll(request: Request, interval: float, world: World) -> Callable[[float], Response | None]:
@@ -1870,9 +1888,10 @@ def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[
                 return found
     finally:
         world.progress("")
+    longer = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS sets a longer time."
     raise SignInEnded(
-        f"Nobody signed in to organization '{organization}' within {seconds:.0f} seconds: run the "
-        "command again. ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS sets a longer time."
+        f"Nobody signed in to organization '{organization}' within {lasting(seconds)}: run the command "
+        f"again.{f' {longer}' if seconds == sign_in_seconds(world.environ) else ''}"
     )
 
 
@@ -2011,6 +2030,8 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
     if good:
         session = replace(session, checked=world.now())
         keep(feed, session, world)
+        if session.pat_id:
+            stay_signed_in(world, Challenge(feed, lambda: remembered(feed, session)))
         return session
     world.store.erase(entry(feed, world))
     if session.kind == "set":
@@ -2019,6 +2040,11 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
             "it is forgotten. Set a new one, or sign in."
         )
     return None
+
+
+def remembered(feed: Feed, session: Session | None) -> Discovered:
+    """Return what is known of a feed without asking it."""
+    return Discovered((session and session.tenant) or None, default_token_service(feed))
 
 
 def keep(feed: Feed, session: Session, world: World) -> bool:
@@ -2106,7 +2132,10 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
 def mint(kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, world: World) -> Session:
     """Return a new PAT or session token; a lifetime that policy refuses is left to the service."""
     now = world.now()
-    wanted = now + DAY * (settings.pat_days if kind == "pat" else settings.session_days)
+    days = settings.session_days
+    if kind == "pat":
+        days = settings.pat_days or (PAT_DAYS if world.store.keeps() else 1)
+    wanted = now + DAY * days
     for valid_to in (wanted, None):
         body = mint_body(kind, settings, pat_name(world), valid_to)
         response = fetch(mint_request(kind, challenge, bearer, body), world)
@@ -2136,7 +2165,7 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
     Returns a sentence for the person, or `None` where nothing was kept. Nobody is asked.
     """
     session = read_session(world.store.read(entry(feed, world)))
-    told = Discovered((session and session.tenant) or None, default_token_service(feed))
+    told = remembered(feed, session)
     if session is None and not feed.server:  # then only the service knows whose refresh token it is
         with suppress(ArtifactsError, PublicFeed):
             told = read_challenge(feed, fetch(headers_only(feed.url), world))
@@ -2153,9 +2182,14 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
         world.store.erase(refresh_entry(challenge, world)),
         bool(world.store.foreign(names, erase=True)),
     ]
+    if world.store.failed():
+        raise ArtifactsError(
+            f"What is kept for organization '{feed.organization}' could not all be deleted: unlock or repair "
+            "the keyring, then run 'keyring del' again."
+        )
     if not any(erased):
         return None
-    return f"Signed out of organization '{feed.organization}'. {left}Nothing else is kept here."
+    return f"Signed out of organization '{feed.organization}'. {left}Nothing else of it is left here."
 
 
 def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
@@ -2316,6 +2350,10 @@ class Store:
             and self._try(place, erase_entry, place, "probe")
             for place in self._places()
         )
+
+    def failed(self) -> bool:
+        """Whether a place failed in this process: what it has is out of reach."""
+        return bool(_broken)
 
     def erase(self, name: str) -> bool:
         """Forget a name everywhere; whether it was kept anywhere."""
@@ -2532,7 +2570,8 @@ def progress(text: str) -> None:
     stream = terminal()
     if stream is not None:
         with suppress(OSError, ValueError):
-            stream.write(f"\r{text[:78].ljust(78)}\r")
+            width = (os.get_terminal_size(stream.fileno()).columns or 80) - 1
+            stream.write(f"\r{text[:width].ljust(width)}\r")
             stream.flush()
 
 
@@ -2736,21 +2775,32 @@ def run(command: Sequence[str], seconds: float) -> Completed:
         env={**os.environ, "AZURE_CORE_NO_COLOR": "true", "NO_COLOR": "1"},
         **group,
     )
+    outputs = (bytearray(), bytearray())
+    pipes = zip((process.stdout, process.stderr), outputs)
+    readers = [threading.Thread(target=drain, args=pair, daemon=True) for pair in pipes]
+    for reader in readers:
+        reader.start()
     try:
-        output, errors = process.communicate(timeout=seconds)
+        process.wait(seconds)
     except BaseException as error:
-        if os.name == "nt":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+        process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise TimeoutError from None
         raise
-    return Completed(process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
+    for reader in readers:  # a child that goes on may hold a pipe open
+        reader.join(1.0)
+    return Completed(process.returncode, *(bytes(part).decode(errors="replace") for part in outputs))
+
+
+def drain(pipe: IO[bytes], into: bytearray) -> None:
+    """Read a pipe to its end, and keep as much of it as may be of use."""
+    with pipe:
+        while part := os.read(pipe.fileno(), MAX_BODY):
+            into.extend(part[: MAX_BODY - len(into)])
+
+
+UNREACHABLE: Final = "{} could not be reached ({}): check the network and HTTPS_PROXY, then try again."
 
 
 def send(request: Request) -> Response:
@@ -2763,7 +2813,10 @@ def send(request: Request) -> Response:
     host = urlsplit(request.url).netloc
     try:
         return within(TRY_SECONDS, _send, request)
-    except errors.ProxyError:
+    except errors.ProxyError as error:
+        cause = error.args[-1]  # urllib3 takes a drop behind a proxy for the proxy's
+        if not isinstance(cause, errors.HTTPError) and "Tunnel connection failed" not in str(cause):
+            raise NetworkError(UNREACHABLE.format(host, type(cause).__name__)) from None
         raise NetworkError(
             f"The proxy did not let us through to {host}: check HTTPS_PROXY, with user name and "
             "password where it wants them, and NO_PROXY."
@@ -2780,10 +2833,7 @@ def send(request: Request) -> Response:
             "HTTPS_PROXY, then try again."
         ) from None
     except (errors.HTTPError, OSError) as error:
-        raise NetworkError(
-            f"{host} could not be reached ({type(error).__name__}): check the network and "
-            "HTTPS_PROXY, then try again."
-        ) from None
+        raise NetworkError(UNREACHABLE.format(host, type(error).__name__)) from None
 
 
 def _send(request: Request) -> Response:
@@ -2853,6 +2903,10 @@ def _trust() -> Any:
     """Return the TLS context: the system's store, and the files that the environment adds."""
     import ssl
 
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = os.environ.get(name)
+        if path and not any(map(os.path.exists, path.split(os.pathsep))):
+            raise NetworkError(f"{name} names {shown(path)}, which does not exist.", passing=False)
     try:
         import truststore
     except ImportError:
@@ -2948,6 +3002,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
             told = sign_out(feed, service, username, world)
         except ArtifactsError as error:
             raise PasswordDeleteError(str(error)) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         if told is None:
             raise PasswordDeleteError(f"Nothing is kept for organization '{feed.organization}'.")
         world.notify(told)
