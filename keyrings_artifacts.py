@@ -82,6 +82,7 @@ SIGN_IN_SECONDS: Final = 180.0
 REFRESH_IDLE: Final = 30 * DAY  # after which a refresh token is used lest it end at 90 days
 AZ_SECONDS: Final = 30.0  # az starts in 1 to 15 seconds (Azure/azure-cli#29871)
 STORE_SECONDS: Final = 30.0  # long enough to type the password that unlocks a keyring
+PROVIDERS: Final = 9  # the priority from which keyrings make credentials up and keep none
 ENTRY_LIMIT: Final = 1200  # characters; Windows takes 2,560 bytes of UTF-16 an entry
 
 # Feed hosts, themselves or a dot and a name before them, and the token hosts that may serve them.
@@ -1551,9 +1552,7 @@ def authority(challenge: Challenge, environ: Mapping[str, str]) -> str:
     Personal accounts use `organizations`, as artifacts-credprovider does for this client. Raises
     where the environment names an address that is none.
     """
-    name, given = first_set(
-        environ, "ARTIFACTS_CREDENTIALPROVIDER_MSAL_AUTHORITY", "NUGET_CREDENTIALPROVIDER_MSAL_AUTHORITY"
-    )
+    name, given = first_set(environ, *provider_names("MSAL_AUTHORITY"))
     if not given:
         told = challenge.discover()
         return f"https://{told.sign_in_host}/{told.tenant or 'organizations'}"
@@ -1567,11 +1566,8 @@ def authority(challenge: Challenge, environ: Mapping[str, str]) -> str:
 
 def sign_in_seconds(environ: Mapping[str, str]) -> float:
     """Return how long a person is waited for; raises where the environment names no such time."""
-    name, given = first_set(
-        environ,
-        "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS",
-        "NUGET_CREDENTIALPROVIDER_VSTS_DEVICEFLOWTIMEOUTSECONDS",
-    )
+    names = provider_names("DEVICEFLOWTIMEOUTSECONDS", "VSTS_DEVICEFLOWTIMEOUTSECONDS")
+    name, given = first_set(environ, *names)
     if given and not re.fullmatch(r"\s*0*[1-9]\d{0,4}\s*", given, re.ASCII):
         raise ArtifactsError(f"{name} must be a number of seconds from 1 to 99999.")
     return float(given or SIGN_IN_SECONDS)
@@ -1624,16 +1620,17 @@ def form_request(url: str, **form: str) -> Request:
     return Request("POST", url, headers, body)
 
 
-def authorize_url(base: str, redirect: str, state: str, verifier: str, hint: str) -> str:
+def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: Mapping[str, str]) -> str:
     """Return the page where a person signs in: authorization code, PKCE (RFC 7636, S256)."""
     digest = hashlib.sha256(verifier.encode()).digest()
+    _, hint = first_set(environ, *provider_names("MSAL_LOGIN_HINT"))
     query = {
         "client_id": CLIENT_ID,
         "response_type": "code",
         "redirect_uri": redirect,
         "scope": SIGN_IN_SCOPE,
         "state": state,
-        "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
+        "code_challenge": base64url(digest),
         "code_challenge_method": "S256",
         "response_mode": "form_post",  # keeps the code out of the browser's history (RFC 9700)
         "prompt": "select_account",
@@ -1778,19 +1775,17 @@ def browser(world: World, challenge: Challenge) -> Bearer | None:
         return None
     base, seconds = authority(challenge, world.environ), sign_in_seconds(world.environ)
     state, verifier = world.random(), world.random()
-    _, hint = first_set(
-        world.environ,
-        "ARTIFACTS_CREDENTIALPROVIDER_MSAL_LOGIN_HINT",
-        "NUGET_CREDENTIALPROVIDER_MSAL_LOGIN_HINT",
-    )
     with world.listen(state) as listener:
         redirect = f"http://localhost:{listener.port}"
-        url = authorize_url(base, redirect, state, verifier, hint)
-        started = world.start([word.replace("%s", url) for word in command])
-        answer = None if started else listener.wait(0)
-        if not started and answer is None:
+        url = authorize_url(base, redirect, state, verifier, world.environ)
+        failed = world.start([word.replace("%s", url) for word in command])
+
+        def ask(left: float) -> dict[str, str] | None:
+            return listener.wait(left) or ({} if failed() else None)
+
+        answer = wait_for(world, challenge, seconds, ask)
+        if not answer:  # no window: there may be a terminal
             return None
-        answer = answer or wait_for(world, challenge, seconds, listener.wait)
         listener.finish()
         if "code" not in answer:
             raise SignInEnded(explain("browser", challenge, answer))
@@ -1964,17 +1959,20 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
         session = fresh_session(feed, settings, world, latest=True)
         if session is not None:
             return session
-        if turn.ended_at() >= began:
+        if turn.ended_here or began <= turn.ended_at() <= world.now():
             raise SignInEnded(
-                f"The sign-in to organization '{feed.organization}' that another process waited "
-                "for came to nothing: run the command again."
+                f"The sign-in to organization '{feed.organization}' that was waited for came to nothing: "
+                "run the command again."
             )
+        old = read_session(world.store.read(entry(feed, world)))
         try:
             session = sign_in(challenge, settings, world)
         except SignInEnded:
             turn.end(world.now())
             raise
         keep(feed, session, world)
+        if old and old.pat_id and (old.expires or 0) > world.now():  # of another type or scope
+            revoke(challenge, old.pat_id, world)
     return session
 
 
@@ -2252,6 +2250,11 @@ class Keyring:
         self.backend.delete_password(f"keyrings.artifacts/{name}", "keyrings.artifacts")
 
 
+def file_name(name: str) -> str:
+    """Return a name of ours as one that every file system takes."""
+    return quote(name.replace("/", "-"), safe="")
+
+
 class Files:
     """A folder as a place for texts, in files that their owner alone can read.
 
@@ -2263,7 +2266,7 @@ class Files:
         self.label = f"The folder {folder}"
 
     def path(self, name: str) -> Path:
-        return self.folder / (name.replace("/", "-") + ".json")
+        return self.folder / f"{file_name(name)}.json"
 
     def get(self, name: str) -> str | None:
         with suppress(OSError, ValueError):
@@ -2343,11 +2346,12 @@ class Store:
 
     def keeps(self) -> bool:
         """Whether a keyring really takes an entry, and gives it back."""
+        name = f"probe/{os.getpid()}-{threading.get_ident()}"
         return any(
             isinstance(place, Keyring)
-            and self._try(place, write_entry, place, "probe", "probe")
-            and self._try(place, read_entry, place, "probe") == "probe"
-            and self._try(place, erase_entry, place, "probe")
+            and self._try(place, write_entry, place, name, name)
+            and self._try(place, read_entry, place, name) == name
+            and self._try(place, erase_entry, place, name)
             for place in self._places()
         )
 
@@ -2363,7 +2367,8 @@ class Store:
     def foreign(self, names: Sequence[tuple[str, str]], erase: bool = False) -> list[str]:
         """Return what other keyrings have under pairs of service and user name; also erase it."""
         found = []
-        for keyring in (place for place in self._places() if isinstance(place, Keyring)):
+        keyrings = (place for place in self._places() if isinstance(place, Keyring))
+        for keyring in (each for each in keyrings if each.backend.priority < PROVIDERS):
             for pair in names:
                 text = self._try(keyring, keyring.backend.get_password, *pair)
                 if text is not None:
@@ -2431,7 +2436,7 @@ class World:
     progress: Callable[[str], None]  # in place of the one before, on a terminal alone
     terminal: Callable[[], bool]  # whether a person can see one
     browser: Callable[[], Sequence[str] | None]  # see `browser_command`
-    start: Callable[[Sequence[str]], bool]  # a program that goes on by itself
+    start: Callable[[Sequence[str]], Callable[[], bool]]  # a program; whether it has failed
     listen: Callable[[str], AbstractContextManager[Listener]]  # state
     random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
 
@@ -2540,7 +2545,7 @@ def terminal() -> TextIO | None:
     """
     import sys
 
-    if sys.stderr is not None and sys.stderr.isatty():
+    if getattr(sys.stderr, "isatty", bool)():
         return sys.stderr
     if "tty" not in _opened:
         path = "CONOUT$" if os.name == "nt" else "/dev/tty"
@@ -2578,8 +2583,9 @@ def progress(text: str) -> None:
 class Turn:
     """A turn at signing in to an organization, and what the one before left in the lock file."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO | None, name: str = "") -> None:
+        self.stream, self.name = stream, name
+        self.ended_here = name in _ended
 
     def ended_at(self) -> float:
         """Return the epoch at which a person last turned a sign-in down, 0 for never."""
@@ -2590,7 +2596,8 @@ class Turn:
         return 0
 
     def end(self, now: float) -> None:
-        """Note for those who wait that a sign-in came to nothing now, an epoch."""
+        """Note for those who wait, and this process, that a sign-in came to nothing now, an epoch."""
+        _ended.add(self.name)
         with suppress(OSError):
             if self.stream is not None:
                 self.stream.seek(0)
@@ -2599,6 +2606,7 @@ class Turn:
 
 
 _turns: dict[str, threading.Lock] = {}
+_ended: set[str] = set()  # turns in which a person turned this process down
 
 
 @contextmanager
@@ -2615,10 +2623,10 @@ def lock(name: str, seconds: float) -> Iterator[Turn]:
             folder = Path(platform_.data_root()) / "keyrings_artifacts"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            path = folder / f"{name.replace('/', '-')}.lock"
+            path = folder / f"{file_name(name)}.lock"
             stream = open(os.open(path, flags, 0o600), "r+")  # noqa: SIM115
             lock_file(stream, seconds)
-        yield Turn(stream)
+        yield Turn(stream, name)
     finally:
         if stream is not None:
             stream.close()
@@ -2659,8 +2667,8 @@ def desktop_browser() -> list[str] | None:
     return browser_command(os.environ, sys.platform, container, which)
 
 
-def start(command: Sequence[str]) -> bool:
-    """Start a program that goes on by itself; whether it started, and did not fail at once."""
+def start(command: Sequence[str]) -> Callable[[], bool]:
+    """Start a program that goes on by itself; returns a function that tells whether it has failed."""
     import subprocess
 
     null = subprocess.DEVNULL
@@ -2668,12 +2676,9 @@ def start(command: Sequence[str]) -> bool:
         process = subprocess.Popen(  # noqa: S603  a full path, and an address of our own
             command, stdin=null, stdout=null, stderr=null, start_new_session=True
         )
-        return process.wait(1.0) == 0
-    except subprocess.TimeoutExpired:
-        process.returncode = 0  # it is the system's now, and no warning is due
-        return True
     except OSError:
-        return False
+        return lambda: True
+    return lambda: process.poll() not in (None, 0)
 
 
 class Listener:
@@ -2763,15 +2768,14 @@ def run(command: Sequence[str], seconds: float) -> Completed:
     import signal
     import subprocess
 
-    group: dict[str, Any] = {"start_new_session": True}
-    if os.name == "nt":
-        group = {"creationflags": 0x08000000}  # CREATE_NO_WINDOW
+    windows = os.name == "nt"
+    group: dict[str, Any] = {"creationflags": 0x08000000} if windows else {"start_new_session": True}
     process = subprocess.Popen(  # noqa: S603  a full path, and arguments of our own
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd=os.environ.get("SYSTEMROOT") if os.name == "nt" else "/",
+        cwd=os.environ.get("SYSTEMROOT") if windows else "/",
         env={**os.environ, "AZURE_CORE_NO_COLOR": "true", "NO_COLOR": "1"},
         **group,
     )
@@ -2783,7 +2787,7 @@ def run(command: Sequence[str], seconds: float) -> Completed:
     try:
         process.wait(seconds)
     except BaseException as error:
-        process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)
+        process.kill() if windows else os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise TimeoutError from None
@@ -2928,6 +2932,15 @@ def _trust() -> Any:
     return context
 
 
+def interrupted() -> None:
+    """End the program `keyring` as a shell would say it, without a traceback; no other program."""
+    import sys
+
+    started = Path(sys.argv[0])
+    if "keyring" in (started.stem, started.parent.name):
+        raise SystemExit(130) from None
+
+
 # --- backend ----------------------------------------------------------------------------------
 
 
@@ -2949,7 +2962,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         `None` for other services, for public feeds, and after a notice to the person where there
         is no credential to be had. Never raises.
         """
-        feed = parse_feed(service, parse_servers(os.environ))
+        feed = parse_feed(str(service), parse_servers(os.environ))
         if feed is None:
             return None
         world = real_world()
@@ -2958,7 +2971,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
         except ArtifactsError as error:
             problem = str(error)
         except KeyboardInterrupt:
-            raise SystemExit(130) from None  # as a shell says it, and no traceback
+            interrupted()
+            raise
         except Exception as error:  # a caller of keyring must not fall with us
             problem = f"an error of its own ({type(error).__name__}): please report it."
             log.debug("unexpected", exc_info=True)
@@ -3003,7 +3017,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
         except ArtifactsError as error:
             raise PasswordDeleteError(str(error)) from None
         except KeyboardInterrupt:
-            raise SystemExit(130) from None
+            interrupted()
+            raise
         if told is None:
             raise PasswordDeleteError(f"Nothing is kept for organization '{feed.organization}'.")
         world.notify(told)

@@ -3316,6 +3316,7 @@ def test_what_1_x_kept_is_passed_over_when_refused() -> None:
 
 AUTHORITY = "ARTIFACTS_CREDENTIALPROVIDER_MSAL_AUTHORITY"
 TIMEOUT = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS"
+HINT = "ARTIFACTS_CREDENTIALPROVIDER_MSAL_LOGIN_HINT"
 
 
 @pytest.mark.parametrize(
@@ -3434,7 +3435,9 @@ def test_browser_command(
 
 def test_authorize_url() -> None:
     verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"  # of RFC 7636, appendix B
-    url = module.authorize_url(ENTRA, "http://localhost:1234", "state", verifier, "ada@contoso.example")
+    url = module.authorize_url(
+        ENTRA, "http://localhost:1234", "state", verifier, {HINT: "ada@contoso.example"}
+    )
     page, _, query = url.partition("?")
     assert page == f"{ENTRA}/oauth2/v2.0/authorize"
     assert dict(parse_qsl(query)) == {
@@ -3449,7 +3452,7 @@ def test_authorize_url() -> None:
         "prompt": "select_account",
         "login_hint": "ada@contoso.example",
     }
-    assert "login_hint" not in module.authorize_url(ENTRA, "x", "state", verifier, "")
+    assert "login_hint" not in module.authorize_url(ENTRA, "x", "state", verifier, {})
 
 
 @pytest.mark.parametrize(
@@ -3735,6 +3738,38 @@ def test_an_entry_with_a_part_missing_or_of_another_is_none() -> None:
 def test_join_entry_never_raises(head: str, rest: list[str | None]) -> None:
     module.join_entry(head, rest)
     assert len(module.part_names("x", head)) < 100
+
+
+@pytest.mark.skipif(os.name == "nt", reason="fcntl")
+def test_who_waits_for_a_turn_stops_waiting_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with path.open("w") as holder, path.open("r+") as waiter:
+        module.lock_file(holder, 5)
+        module.lock_file(waiter, 0.2)  # does not hang
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxied"),
+    [
+        ({"https_proxy": "http://127.0.0.1:9"}, True),
+        ({"https_proxy": "127.0.0.1:9"}, True),
+        ({"all_proxy": "http://127.0.0.1:9"}, True),
+        ({"https_proxy": "http://127.0.0.1:9", "no_proxy": "dev.azure.com"}, False),
+        ({}, False),
+    ],
+)
+def test_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], proxied: bool
+) -> None:
+    for name in ("https_proxy", "all_proxy", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    request = module.headers_only(FEED)
+    assert (module._pool(request).proxy is not None) is proxied
+    local = dataclasses.replace(request, direct=True)
+    assert module._pool(local).proxy is None
 
 
 class Drawer:
@@ -4154,6 +4189,54 @@ class Broken(KeyringBackend):
 """
 
 
+PROVIDER = """
+from keyring.backend import KeyringBackend
+
+class Provider(KeyringBackend):
+    priority = 9.9
+    def get_password(self, service, username):
+        if service.startswith("https://"):
+            raise SystemExit("asked for a feed")
+    def set_password(self, *_):
+        raise NotImplementedError
+    delete_password = set_password
+"""
+
+
+def test_a_provider_of_credentials_beside_is_not_asked_for_feeds(machine: Machine) -> None:
+    """It may ask the person, or a service; ours is asked first, and answers."""
+    machine.az()
+    assert opens(machine, machine.get(**plug_in(machine, "provider", PROVIDER)))
+    assert len(machine.files()) == 1
+
+
+def test_a_token_of_another_type_replaces_and_revokes_a_pat(machine: Machine) -> None:
+    machine.az()
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    pat = machine.get(**chain, KEYRINGS_ARTIFACTS_TOKEN_TYPE="pat")
+    assert opens(machine, machine.get(**chain, KEYRINGS_ARTIFACTS_TOKEN_TYPE="session"))
+    assert machine.services.live(pat) is None
+
+
+def test_a_name_no_file_can_have(tmp_path: Path) -> None:
+    files = module.Files(tmp_path)
+    files.set("session/\u0434\u043e\u043c", "text")
+    (path,) = tmp_path.iterdir()
+    assert path.name.isascii()
+    assert files.get("session/\u0434\u043e\u043c") == "text"
+
+
+def test_a_file_that_is_no_text_is_replaced(machine: Machine) -> None:
+    machine.az()
+    machine.get()
+    (path,) = machine.files()
+    path.write_bytes(b"\xff")
+    assert opens(machine, machine.get())
+    asked(machine)
+    machine.get()
+    assert asked(machine) == []
+
+
 def test_a_keyring_that_fails_costs_a_notice_and_nothing_else(machine: Machine) -> None:
     machine.az()
     chain = plug_in(machine, "broken_keyring", BROKEN_KEYRING)
@@ -4545,8 +4628,12 @@ def test_another_organization_of_the_tenant_needs_no_second_sign_in(desktop: Mac
     assert len(opened(desktop)) == 1
 
 
-TAKE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0); "
-TAKE_TERMINAL += "os.execvp(sys.argv[2], sys.argv[2:])"
+TAKE_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Terminal:
@@ -4738,6 +4825,31 @@ def test_a_killed_process_gives_up_its_turn(machine: Machine) -> None:
     assert opens(machine, machine.get())
 
 
+def test_a_browser_that_fails_late_leaves_the_terminal(machine: Machine) -> None:
+    machine.program("browser", "#!/bin/sh\nsleep 2\nexit 3\n")
+    terminal = Terminal(machine, *KEYRING_GET, BROWSER=str(machine.folder / "browser"))
+    terminal.wait_for(ENTER)
+    os.write(terminal.ours, b"\x03")
+    assert terminal.end()[0] == 130
+
+
+def test_one_process_is_turned_down_once(machine: Machine) -> None:
+    open_browser(machine)
+    machine.services.sign_in_outcome = "access_denied"
+    code = "import sys, keyring\nfor _ in range(3): assert keyring.get_credential(sys.argv[1], None) is None"
+    done = machine.run(sys.executable, "-c", code, FEED)
+    assert "browser: the sign-in was declined" in done.stderr
+    assert len(opened(machine)) == 1
+
+
+def test_a_clock_that_was_ahead_does_not_silence_the_next_sign_in(machine: Machine) -> None:
+    open_browser(machine)
+    machine.services.sign_in_outcome = "access_denied"
+    machine.fails(**moved_clock(machine, 10 * DAY))
+    machine.services.sign_in_outcome = ""
+    assert opens(machine, machine.get())
+
+
 def test_when_a_person_turns_it_down_the_others_do_not_ask_again(machine: Machine) -> None:
     open_browser(machine, thinks=2)
     machine.services.sign_in_outcome = "access_denied"
@@ -4749,14 +4861,11 @@ def test_when_a_person_turns_it_down_the_others_do_not_ask_again(machine: Machin
     ]
     said = sorted(process.communicate(timeout=60)[1] for process in processes)
     assert len(opened(machine)) == 1
-    assert (
-        said[0]
-        == said[1]
-        == (
-            "keyrings.artifacts: The sign-in to organization 'contoso' that another process waited for came "
-            "to nothing: run the command again.\n"
-        )
+    came_to_nothing = (
+        "keyrings.artifacts: The sign-in to organization 'contoso' that was waited for came to nothing: "
+        "run the command again.\n"
     )
+    assert said[:2] == [came_to_nothing] * 2
     assert said[2].startswith("keyrings.artifacts: browser: the sign-in was declined")
 
 
