@@ -1309,7 +1309,8 @@ def identity_token(source: str, world: World, client: str, asked: bool) -> Beare
         return identity_answer(source, hosted or vm_request(world.environ, client), world)
     except ArtifactsError as error:
         if hosted or asked:
-            raise ArtifactsError(str(error)) from None  # no network is this machine's alone
+            name = f"{source}: " if isinstance(error, NetworkError) else ""
+            raise ArtifactsError(f"{name}{error}") from None  # no network is this machine's alone
         log.debug("%s", error)  # a machine of Azure need not have an identity
         return None
 
@@ -1330,6 +1331,12 @@ def identity_answer(source: str, request: Request, world: World) -> Bearer:
     if response.status == 401 and ARC_VERSION in request.url:
         response = fetch(arc_request(source, request, response, world), world)
     body = parse_object(response.body)
+    wanted = dict(parse_qsl(urlsplit(request.url).query)).get("client_id")
+    if ARC_VERSION in request.url and wanted and response.status == 200 and body.get("client_id") != wanted:
+        raise ArtifactsError(
+            f"{source}: this machine's agent of Azure Arc is too old to give another identity than its own: "
+            "update it, or unset AZURE_CLIENT_ID."
+        )
     if response.status == 200 and is_token(body.get("access_token")):
         return machine_bearer(source, body, world.now())
     told = body.get("error_description") or body.get("message") or body.get("error") or ""
@@ -1352,6 +1359,8 @@ def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Requ
     msi, secret = environ.get("MSI_ENDPOINT", ""), environ.get("MSI_SECRET", "")
     metadata = {"Metadata": "true"}
     if endpoint and header and pin:
+        if not re.fullmatch(r"[0-9A-Fa-f]{40}", pin):
+            raise ArtifactsError("managed_identity: IDENTITY_SERVER_THUMBPRINT is not a SHA-1 thumbprint.")
         return replace(local_get(endpoint, "2019-07-01-preview", {"Secret": header}), pin=pin)
     if endpoint and header:
         return local_get(endpoint, "2019-08-01", {"X-IDENTITY-HEADER": header, **metadata}, client_id=client)
@@ -1360,8 +1369,8 @@ def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Requ
     if (endpoint and environ.get("IMDS_ENDPOINT")) or (arc and not msi):
         return local_get(endpoint or ARC_ENDPOINT, ARC_VERSION, metadata, client_id=client)
     if msi:
-        form = form_request(msi, resource=AZURE_DEVOPS)
-        return replace(form, headers={**form.headers, **metadata}, direct=True)
+        headers = {**metadata, "Content-Type": "application/x-www-form-urlencoded"}
+        return Request("POST", msi, headers, urlencode({"resource": AZURE_DEVOPS}).encode(), direct=True)
     return None
 
 
@@ -2123,7 +2132,7 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
         expires=bearer.expires,
         asked=asked,
         account=bearer.account,
-        tenant=challenge.tenant or "",
+        tenant=(challenge.tenant or "") if bearer.person else "",  # else nobody has to be asked for it
     )
 
 

@@ -17,6 +17,7 @@ import binascii
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import html
 import http.server
@@ -48,6 +49,11 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 import pytest
 import trustme
 import urllib3
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +150,11 @@ class Account:
     secret: str = dataclasses.field(default="", repr=False)
     client_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
     object_id: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+    # How an application may show who it is, besides by its secret.
+    secret_expired: bool = False
+    certificates: list[x509.Certificate] = dataclasses.field(default_factory=list, repr=False)
+    named: Certificate | None = None  # any certificate of this subject by this issuer
+    trusts: set[tuple[str, str]] = dataclasses.field(default_factory=set)  # issuer, subject
     # Refresh token -> time of its last use.  To revoke one, remove it.
     refresh_tokens: dict[str, float] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -305,7 +316,10 @@ class Services:
         self.public_clients: set[str] = {ARTIFACTS_CLIENT}
         self.codes: dict[str, Code] = {}
         self.devices: dict[str, Device] = {}
-        self.assertions: dict[str, Account] = {}  # federated token -> application
+        self.assertions: set[str] = set()  # federated tokens that their issuers would know again
+        self.pipeline = Pipeline()
+        self.identities = Identities()
+        self.more: list[Server] = []  # that tests have opened
         self.browser_account: Account | None = None
         self.sign_in_outcome = ""  # an error such as "access_denied"
         self.device_interval = 5.0
@@ -337,7 +351,7 @@ class Services:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        servers = (self.proxy, self.secure)
+        servers = (self.proxy, self.secure, *self.more)
         for server in servers:
             server.stop()
         for thread in [thread for server in servers for thread in server.hang_up()]:
@@ -482,6 +496,12 @@ class Services:
 
     def approve_device(self, user_code: str, account: Account) -> None:
         self._device(user_code).account = account
+
+    def open_fabric(self) -> FabricServer:
+        server = FabricServer(self)
+        server.start()
+        self.more.append(server)
+        return server
 
     def decline_device(self, user_code: str) -> None:
         self._device(user_code).declined = True
@@ -1295,7 +1315,7 @@ def redeem_refresh(services: Services, tenant: str, form: Mapping[str, str]) -> 
 
 
 def redeem_client(services: Services, tenant: str, form: Mapping[str, str]) -> Reply:
-    """Client credentials: a secret, or a federated token that `assertions` knows."""
+    """Client credentials: a secret, or a JWT that a certificate or another issuer signed."""
     if tenant in TENANT_ALIASES:
         return entra_error("invalid_request", 50059, "No tenant-identifying information.")
     if form.get("scope") != DEFAULT_SCOPE:
@@ -1305,14 +1325,429 @@ def redeem_client(services: Services, tenant: str, form: Mapping[str, str]) -> R
     if app is None or app.kind != "app" or not app.belongs_to(tenant):
         return entra_error("unauthorized_client", 700016, "Application was not found.")
     if "client_assertion" in form:
-        typed = form.get("client_assertion_type") == JWT_BEARER
-        if not typed or services.assertions.get(form["client_assertion"]) is not app:
-            return entra_error("invalid_client", 70021, "No matching federated identity.", 401)
+        objection = assertion_objection(services, app, tenant, form)
+        if objection is not None:
+            return objection
     elif "client_secret" not in form:
         return entra_error("invalid_client", 7000218, "Secret or assertion is missing.", 401)
     elif not secrets.compare_digest(form["client_secret"].encode(), app.secret.encode()):
         return entra_error("invalid_client", 7000215, "Invalid client secret provided.", 401)
+    elif app.secret_expired:
+        return entra_error("invalid_client", 7000222, "The client secret keys are expired.", 401)
     return token_reply(services, app, tenant, app.client_id, "")
+
+
+# --- Machines: certificates and federated tokens -----------------------------------------------
+
+FEDERATED_AUDIENCE = "api://AzureADTokenExchange"
+GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
+GITHUB_SUBJECT = "repo:contoso/app:ref:refs/heads/main"
+PIPELINE_ISSUER = "https://vstoken.dev.azure.com/33333333-3333-4333-8333-333333333333"
+PIPELINE_SUBJECT = "sc://fabrikam/pipes/feeds"
+CLUSTER_ISSUER = "https://westeurope.oic.prod-aks.azure.com/44444444-4444-4444-8444-444444444444/"
+CLUSTER_SUBJECT = "system:serviceaccount:builds:installer"
+# Both have a path like this; GitHub's comes with a query of its own.
+JOB = "_apis/distributedtask/hubs/{}/plans/5d2c/jobs/77aa"
+GITHUB_URL = (
+    "https://pipelines.actions.githubusercontent.com/Zy0/00000000-0000-0000-0000-000000000000/"
+    f"{JOB.format('Actions')}/idtoken?api-version=2.0"
+)
+PIPELINE_URL = f"https://dev.azure.com/fabrikam/pipes/{JOB.format('build')}/oidctoken"
+
+
+class Certificate(NamedTuple):
+    """A client certificate with its key, and the one of the authority that issued it."""
+
+    key: rsa.RSAPrivateKey
+    leaf: x509.Certificate
+    issuer: x509.Certificate
+
+    def pem(self, password: str = "", issuer: bool = False) -> bytes:
+        """Key, certificate and, where wanted, its issuer's in one file, as Azure's tools take them."""
+        locked = serialization.BestAvailableEncryption(password.encode()) if password else None
+        key = self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            locked or serialization.NoEncryption(),
+        )
+        chain = [self.leaf, *([self.issuer] if issuer else [])]
+        return key + b"".join(each.public_bytes(serialization.Encoding.PEM) for each in chain)
+
+    def pfx(self, password: str = "") -> bytes:
+        locked = serialization.BestAvailableEncryption(password.encode()) if password else None
+        no_lock = serialization.NoEncryption()
+        return pkcs12.serialize_key_and_certificates(
+            b"client", self.key, self.leaf, [self.issuer], locked or no_lock
+        )
+
+
+@functools.cache
+def a_key(number: int = 0) -> rsa.RSAPrivateKey:
+    """One of a few keys that all tests share: a new one takes a tenth of a second."""
+    return rsa.generate_private_key(65537, 2048)
+
+
+def issue(
+    name: str, key: Any, issuer: str, by: Any, days: float, authority: bool = False
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(authority, None), critical=True)
+        .sign(by, hashes.SHA256())
+    )
+
+
+def make_certificate(name: str = "robot.contoso.example", days: float = 30, key: int = 0) -> Certificate:
+    """A certificate of `name` that some authority issued; expired where `days` is negative."""
+    authority = a_key(99)
+    root = issue("Contoso Issuer", authority, "Contoso Issuer", authority, 300, authority=True)
+    leaf = issue(name, a_key(key), "Contoso Issuer", authority, days)
+    return Certificate(a_key(key), leaf, root)
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def read_jwt(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a JWT; empty where it is none."""
+    try:
+        head, body, _ = text.split(".")
+        parts = [json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in (head, body)]
+    except ValueError:
+        return {}, {}
+    return (parts[0], parts[1]) if all(isinstance(part, dict) for part in parts) else ({}, {})
+
+
+def refused_client(code: int, text: str) -> Reply:
+    return entra_error("invalid_client", code, text, 401)
+
+
+def assertion_objection(
+    services: Services, app: Account, tenant: str, form: Mapping[str, str]
+) -> Reply | None:
+    """Whether a JWT proves that its bearer is an application: by its certificate, or by another issuer."""
+    assertion = form["client_assertion"]
+    header, claims = read_jwt(assertion)
+    if form.get("client_assertion_type") != JWT_BEARER or not header or not claims:
+        return entra_error("invalid_request", 50027, "JWT token is invalid or malformed.")
+    if {"x5t", "x5t#S256", "x5c"} & set(header):
+        leaf = certificate_of(app, header)
+        return certificate_objection(services, app, tenant, assertion, leaf)
+    return federated_objection(services, app, assertion, claims)
+
+
+def certificate_of(app: Account, header: Mapping[str, Any]) -> x509.Certificate | None:
+    """The certificate that an assertion names, and that the application is known by."""
+    known = list(app.certificates)
+    if isinstance(header.get("x5c"), list) and app.named is not None:  # by subject name and issuer
+        leaf = x509.load_der_x509_certificate(base64.b64decode(header["x5c"][0], validate=True))
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            leaf.verify_directly_issued_by(app.named.issuer)
+            known += [leaf] if leaf.subject == app.named.leaf.subject else []
+    digests = {"x5t": hashlib.sha1, "x5t#S256": hashlib.sha256}
+    for each in known:
+        wanted = {name: base64url(digest(der(each)).digest()) for name, digest in digests.items()}
+        given = {name: str(header[name]).rstrip("=") for name in digests if name in header}
+        if given and given.items() <= wanted.items():
+            return each
+    return None
+
+
+def certificate_objection(
+    services: Services, app: Account, tenant: str, assertion: str, leaf: x509.Certificate | None
+) -> Reply | None:
+    header, claims = read_jwt(assertion)
+    if leaf is None:
+        return refused_client(700027, "The certificate is not registered. [Reason - The key was not found.]")
+    if not signed_by(leaf, header.get("alg"), assertion):
+        return refused_client(700027, "Client assertion contains an invalid signature.")
+    if leaf.not_valid_after_utc.timestamp() <= services.now():
+        return refused_client(700027, "The certificate is expired. [Reason - The key used is expired.]")
+    if not claims.get("iss") == claims.get("sub") == app.client_id:
+        return refused_client(700021, "Client assertion application identifier doesn't match 'client_id'.")
+    endpoint = rf"https://login\.[a-z.]+/{re.escape(tenant)}/oauth2/v2\.0/token"
+    if not re.fullmatch(endpoint, str(claims.get("aud"))):
+        return refused_client(700023, "Client assertion audience claim does not match Realm issuer.")
+    return lifetime_objection(services, claims) if claims.get("jti") else refused_client(50027, "No 'jti'.")
+
+
+def signed_by(leaf: x509.Certificate, algorithm: object, assertion: str) -> bool:
+    """Whether a certificate's key signed a JWT, in one of the two ways Entra takes."""
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    scheme = {"PS256": pss, "RS256": padding.PKCS1v15()}.get(str(algorithm))
+    signed, _, signature = assertion.rpartition(".")
+    key = leaf.public_key()
+    if scheme is None or not isinstance(key, rsa.RSAPublicKey):
+        return False
+    raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    try:
+        key.verify(raw, signed.encode(), scheme, hashes.SHA256())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def lifetime_objection(services: Services, claims: Mapping[str, Any]) -> Reply | None:
+    """An assertion is for ten minutes; clocks may differ by five."""
+    now, begins, ends = services.now(), claims.get("nbf", 0), claims.get("exp")
+    text = "Client assertion is not within its valid time range."
+    if not isinstance(ends, (int, float)) or ends <= now or begins > now + CLOCK_SKEW:
+        return refused_client(700024, text)
+    return refused_client(700024, text) if ends > now + 600 + CLOCK_SKEW and "jti" in claims else None
+
+
+def federated_objection(
+    services: Services, app: Account, assertion: str, claims: Mapping[str, Any]
+) -> Reply | None:
+    """Whether an application takes the word of another issuer: issuer, subject and audience decide."""
+    told = {"issuer": claims.get("iss"), "subject": claims.get("sub"), "audience": claims.get("aud")}
+    none = "No matching federated identity record found for presented assertion"
+    if not app.trusts:
+        whole = ". ".join(f"Assertion {name.title()}: '{value}'" for name, value in told.items())
+        return refused_client(70021, f"{none}. {whole}.")
+    for code, name, known in (
+        (700211, "issuer", {issuer for issuer, _ in app.trusts}),
+        (700213, "subject", {subject for issuer, subject in app.trusts if issuer == told["issuer"]}),
+        (700212, "audience", {FEDERATED_AUDIENCE}),
+    ):
+        if told[name] not in known:
+            return refused_client(code, f"{none} {name} '{told[name]}'.")
+    if assertion not in services.assertions:
+        return refused_client(50013, "Assertion failed signature validation.")
+    return lifetime_objection(services, {**claims, "nbf": 0, "exp": min(claims["exp"], services.now() + 600)})
+
+
+def federated_token(
+    services: Services, issuer: str, subject: str, audience: str = FEDERATED_AUDIENCE, lifetime: float = HOUR
+) -> str:
+    """A token that an issuer outside of Entra signed, as a cluster mounts it into a container."""
+    claims = {"iss": issuer, "sub": subject, "aud": audience, "jti": str(uuid.uuid4())}
+    token = jwt({**claims, "exp": int(services.now() + lifetime)})
+    services.assertions.add(token)
+    return token
+
+
+@dataclasses.dataclass(eq=False)
+class Pipeline:
+    """A job of GitHub Actions or of Azure Pipelines, which its host vouches for."""
+
+    runner_token: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(40), repr=False)
+    job_token: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(40), repr=False)
+    connection: str = dataclasses.field(default_factory=lambda: str(uuid.uuid4()))
+
+
+def github_service(services: Services, request: Recorded) -> Reply:
+    """The token of a job of GitHub Actions.  What asks for no audience gets that of its owner."""
+    if not request.path.endswith("/idtoken") or request.method != "GET":
+        return Reply(404)
+    if presented(request) != ("bearer", services.pipeline.runner_token):
+        return json_reply({"message": "Bad credentials"}, 401)
+    if request.query.get("api-version") != "2.0":
+        return json_reply({"message": "No api-version was given."}, 400)
+    audience = request.query.get("audience", "https://github.com/contoso")
+    value = federated_token(services, GITHUB_ISSUER, GITHUB_SUBJECT, audience, 300)
+    return json_reply({"count": len(value), "value": value})
+
+
+def pipeline_service(services: Services, request: Recorded) -> Reply:
+    """The token of a job of Azure Pipelines, for one of its service connections."""
+    if not request.path.endswith("/oidctoken") or request.method != "POST":
+        return not_found("The page was not found.", "PageNotFoundException")
+    if request.headers.get("x-tfs-fedauthredirect", "").lower() != "suppress":
+        return Reply(302, [("Location", "https://spsprodweu1.vssps.visualstudio.com/_signin"), HTML_TYPE])
+    if presented(request) != ("bearer", services.pipeline.job_token):
+        return bearer_refusal(f"TF400813: The user '{ANONYMOUS}' is not authorized.")
+    if not request.query.get("api-version", "").startswith("7.1"):
+        return devops_error(400, "No api-version was given.", "VssVersionNotSpecifiedException")
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return devops_error(415, "The body must be JSON.", "VssRequestContentTypeNotSupported")
+    if request.query.get("serviceConnectionId") != services.pipeline.connection:
+        text = "No service connection with that identifier is available to the job."
+        return not_found(text, "DistributedTaskException")
+    return json_reply({"oidcToken": federated_token(services, PIPELINE_ISSUER, PIPELINE_SUBJECT)})
+
+
+# --- Machines: managed identities -------------------------------------------------------------
+
+# Where each platform serves, from which on the whole of its URL is made; as the real ones do.
+APP_SERVICE, MACHINE_LEARNING, CLOUD_SHELL = "/MSI/token/", "/MSI/auth", "/oauth2/token"
+INSTANCE = "/metadata/identity/oauth2/token"  # of Arc and of Service Fabric too
+ARC_FOLDER = "/var/opt/azcmagent/tokens"  # as a machine sees it; see WATCH
+
+
+@dataclasses.dataclass(eq=False)
+class Identities:
+    """The managed identities of one machine, and the manners of the platform it stands on."""
+
+    system: Account | None = None
+    assigned: list[Account] = dataclasses.field(default_factory=list)
+    person: Account | None = None  # for whom Cloud Shell speaks
+    header: str = dataclasses.field(default_factory=lambda: secrets.token_urlsafe(30), repr=False)
+    expires_on: str = ""  # how it is written: one of EXPIRES_ON; empty is the platform's own way
+    echoes: bool = True  # agents of Arc before 1.30 give the system's identity, whatever is asked for
+    keys: set[str] = dataclasses.field(default_factory=set, repr=False)  # of Arc, not used so far
+    realm: str = ""  # what Arc's challenge says in place of the key's path
+
+    def chosen(
+        self, request: Recorded, client: str = "client_id", resource: str = "msi_res_id"
+    ) -> Account | None:
+        """The identity that a request names; a platform knows its own names of parameters alone."""
+        names = {client: "client_id", "object_id": "object_id", resource: "upn"}
+        for name in names.keys() & request.query.keys():
+            wanted = request.query[name]
+            return next((each for each in self.assigned if getattr(each, names[name]) == wanted), None)
+        alone = self.assigned[0] if len(self.assigned) == 1 else None
+        return self.system or alone
+
+
+EXPIRES_ON: dict[str, Callable[[float], object]] = {
+    "number": int,
+    "text": lambda expires: str(int(expires)),
+    "date": lambda expires: time.strftime("%m/%d/%Y %H:%M:%S +00:00", time.gmtime(expires)),
+    "am/pm": lambda expires: time.strftime("%m/%d/%Y %I:%M:%S %p +00:00", time.gmtime(expires)),
+}
+
+
+def identity_answer(services: Services, account: Account, expires_on: str, **more: object) -> Reply:
+    """The answer of every platform, which differ in how they write the time and in what else they say."""
+    value = services.mint_entra(account)
+    expires = EXPIRES_ON[services.identities.expires_on or expires_on](services.tokens[value].expires)
+    known = {"access_token": value, "expires_on": expires, "resource": RESOURCE, "token_type": "Bearer"}
+    return json_reply({**known, **more})
+
+
+def status_error(status: int, message: str) -> Reply:
+    return json_reply({"statusCode": status, "message": message}, status)
+
+
+def instance_error(error: str, text: str) -> Reply:
+    return json_reply({"error": error, "error_description": text}, 400)
+
+
+def app_service(services: Services, request: Recorded) -> Reply:
+    """App Service, Functions and Container Apps."""
+    own, query = services.identities, request.query
+    if request.headers.get("x-identity-header") != own.header:
+        return status_error(401, "The X-IDENTITY-HEADER is missing or wrong.")
+    if query.get("api-version") != "2019-08-01" or request.method != "GET":
+        return status_error(400, "The api-version is not supported.")
+    if query.get("resource") != RESOURCE:
+        return status_error(500, "An unexpected error occurred while fetching the AAD token.")
+    account = own.chosen(request, resource="mi_res_id")
+    if account is None:
+        text = "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId."
+        return status_error(400, text)
+    return identity_answer(services, account, "text", client_id=account.client_id)
+
+
+def machine_learning(services: Services, request: Recorded) -> Reply:
+    """Azure ML, and what App Service was before 2019."""
+    own, query = services.identities, request.query
+    if request.headers.get("secret") != own.header:
+        return status_error(401, "The secret is missing or wrong.")
+    if query.get("api-version") != "2017-09-01" or request.method != "GET":
+        return status_error(400, "The api-version is not supported.")
+    account = own.chosen(request, client="clientid")
+    if query.get("resource") != RESOURCE or "client_id" in query or account is None:
+        return status_error(400, "No managed identity was found for the request.")
+    return identity_answer(services, account, "number")
+
+
+def cloud_shell(services: Services, request: Recorded) -> Reply:
+    """Cloud Shell speaks for the person whose shell it is."""
+    if request.headers.get("metadata", "").lower() != "true":
+        return instance_error("bad_request_102", "Required metadata header not specified")
+    if request.method != "POST" or request.form != {"resource": RESOURCE}:
+        return instance_error("invalid_request", "The resource is missing, or not alone.")
+    if services.identities.person is None:
+        return instance_error("invalid_request", "Nobody is signed in.")
+    return identity_answer(services, services.identities.person, "text", expires_in="3900", scope="")
+
+
+def instance(services: Services, request: Recorded) -> Reply:
+    """A virtual machine."""
+    query = request.query
+    if request.headers.get("metadata", "").lower() != "true":
+        return instance_error("bad_request_102", "Required metadata header not specified")
+    asked = (request.method, query.get("api-version"), query.get("resource"))
+    if asked != ("GET", "2018-02-01", RESOURCE):
+        return instance_error("invalid_request", "The api-version or the resource is not valid.")
+    account = services.identities.chosen(request)
+    if account is None:
+        return instance_error("invalid_request", "Identity not found")
+    times = {"expires_in": str(int(ENTRA_LIFETIME)), "not_before": str(int(services.now()))}
+    return identity_answer(services, account, "text", **times, refresh_token="", client_id=account.client_id)
+
+
+def arc(services: Services, request: Recorded) -> Reply:
+    """The agent of a server outside of Azure: who asks has to show that it may read a file."""
+    own, query = services.identities, request.query
+    if request.headers.get("metadata", "").lower() != "true":
+        return instance_error("bad_request_102", "Required metadata header not specified")
+    if query.get("api-version") not in ("2020-06-01", "2019-11-01") or query.get("resource") != RESOURCE:
+        return instance_error("invalid_request", "The api-version or the resource is not valid.")
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if not key:
+        return arc_challenge(services)
+    if scheme.lower() != "basic" or key not in own.keys:
+        return instance_error("unauthorized", "The key is not the one of the challenge.")._replace(status=401)
+    own.keys.discard(key)
+    account = own.chosen(request) if own.echoes else own.system
+    if account is None:
+        return instance_error("invalid_request", "Identity not found")
+    more = {"client_id": account.client_id} if own.echoes else {}
+    return identity_answer(services, account, "text", expires_in=str(int(ENTRA_LIFETIME)), **more)
+
+
+def arc_challenge(services: Services) -> Reply:
+    """Write a key where the agent does, and say where that is."""
+    own, name = services.identities, f"{uuid.uuid4()}.key"
+    key = secrets.token_hex(32)
+    own.keys.add(key)
+    folder = services.folder / "azcmagent" / "tokens"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch(mode=0o640)
+    (folder / name).write_text(key)
+    realm = f"Basic realm={own.realm or f'{ARC_FOLDER}/{name}'}"
+    return Reply(401, [("WWW-Authenticate", realm)])
+
+
+def fabric_service(services: Services, request: Recorded) -> Reply:
+    """A cluster of Service Fabric; which identity it gives is written in the cluster."""
+    own, query = services.identities, request.query
+    code, status = "", 400
+    if request.headers.get("secret") != own.header:
+        code, status = "SecretHeaderNotFound", 401
+    elif query.get("api-version") != "2019-07-01-preview" or query.get("resource") != RESOURCE:
+        code = "ArgumentNullOrEmpty"
+    elif own.system is None:
+        code, status = "ManagedIdentityNotFound", 404
+    if code or own.system is None:
+        error = {"correlationId": str(uuid.uuid4()), "code": code, "message": "It did not work."}
+        return json_reply({"error": error}, status)
+    return identity_answer(services, own.system, "number")
+
+
+def local_service(services: Services, request: Recorded) -> Reply:
+    """What is reached in plain http on this machine, and never through a proxy."""
+    table: dict[tuple[str, str], Handler] = {
+        ("127.0.0.1", "/msi/token"): app_service,
+        ("localhost", "/msi/token"): app_service,  # Container Apps
+        ("127.0.0.1", "/msi/auth"): machine_learning,
+        ("localhost", CLOUD_SHELL): cloud_shell,
+        ("localhost", INSTANCE): arc,
+        ("127.0.0.1", INSTANCE): instance,
+    }
+    handler = table.get((request.host, request.path.lower().rstrip("/")))
+    return handler(services, request) if handler else Reply(404)
 
 
 GRANTS: dict[str, Callable[[Services, str, Mapping[str, str]], Reply]] = {
@@ -1327,7 +1762,11 @@ HANDLERS: Sequence[tuple[str, Handler]] = (
     (r"https://[\w-]+\.blob\.core\.windows\.net", blob_service),
     (r"https://(app\.)?vssps\.dev\.azure\.com", token_service),
     (r"https://[\w-]+\.vssps\.visualstudio\.com", token_service),
-    (r"https://login\.(microsoftonline\.com|microsoft\.com|windows\.net)", sign_in_service),
+    (r"https://login\.(microsoftonline\.(com|us)|microsoft\.com|windows\.net)", sign_in_service),
+    (r"https://[\w-]+\.actions\.githubusercontent\.com", github_service),
+    (r"https://dev\.azure\.com", pipeline_service),
+    (r"http://(127\.0\.0\.1|localhost)", local_service),
+    (r"https://127\.0\.0\.1", fabric_service),
 )
 
 
@@ -1411,10 +1850,13 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 class SecureServer(Server):
+    def context(self) -> ssl.SSLContext:
+        return self.services.authority.door
+
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Speak TLS; the handshake is left to the connection's own thread."""
         request.settimeout(10)
-        context = self.services.authority.door
+        context = self.context()
         with context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as connection:
             self.attend(connection, client_address)
 
@@ -1575,6 +2017,166 @@ def fake_az(folder: Path, services: Services, account: Account) -> None:
     )
     script.chmod(0o755)
     (folder / "az.cmd").write_text('@type "%~dp0az-home.json"\r\n')
+
+
+class FabricServer(SecureServer):
+    """The endpoint of a cluster of Service Fabric: a port of its own, and a certificate of its own.
+
+    Nobody vouches for that but the thumbprint (SHA-1, in hexadecimal) that the cluster tells.
+    """
+
+    def __init__(self, services: Services) -> None:
+        certificate = make_certificate("fabric", key=3)
+        path = services.folder / "fabric.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(certificate.pem())
+        self.own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.own.load_cert_chain(path)
+        self.thumbprint = hashlib.sha1(der(certificate.leaf)).hexdigest().upper()
+        super().__init__(services, Door)
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}{INSTANCE}"
+
+    def context(self) -> ssl.SSLContext:
+        return self.own
+
+
+def put_program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+
+
+def put_token(folder: Path, name: str, value: object) -> Path:
+    """A file that only its owner can read, for a program to print: no secret lies in a script."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.touch(mode=0o600)
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def fake_azd(folder: Path, services: Services, account: Account) -> None:
+    """Put an `azd` into `folder` that is signed in as `account`; it knows its own arguments alone."""
+    token = services.tokens[services.mint_entra(account)]
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.expires))
+    path = put_token(folder, "azd.json", {"token": token.value, "expiresOn": stamp})
+    put_program(
+        folder,
+        "azd",
+        "#!/bin/sh\n"
+        f'case "$*" in "auth token "*"--scope {DEFAULT_SCOPE}"*) ;;\n'
+        '*) echo "ERROR: unexpected: azd $*" >&2; exit 2;; esac\n'
+        'case "$*" in *"--output json"*) ;; *) echo raw; exit;; esac\n'
+        'case "$*" in *--no-prompt*) ;; *) read answer;; esac\n'
+        f'case "$*" in *"--tenant-id "*) case "$*" in *{account.tenant}*) ;;\n'
+        '*) echo \'{"error":"AADSTS50020: no such user there","message":"","suggestion":""}\' >&2; exit 1;;\n'
+        f'esac;; esac\ncat "{path}"\n',
+    )
+
+
+POWERSHELL = """#!{python}
+import base64, json, re, sys
+arguments = [each.lower() for each in sys.argv[1:]]
+assert {{"-noprofile", "-noninteractive"}} <= set(arguments), arguments
+place = next(at for at, each in enumerate(arguments) if each in ("-encodedcommand", "-ec", "-enc", "-e"))
+script = base64.b64decode(sys.argv[place + 2], validate=True).decode("utf-16-le")
+assert "Get-AzAccessToken" in script and {resource!r} in script, "this asks for no token"
+with open({data!r}) as stream:
+    answer = json.load(stream)
+if answer.get("error"):
+    print(answer["error"], file=sys.stderr)
+    sys.exit(1)
+if {secure} and not re.search("NetworkCredential|PtrToString|-AsPlainText", script):
+    answer["token"] = "System.Security.SecureString"  # as PowerShell prints one
+print(json.dumps(answer))
+"""
+
+
+def fake_powershell(
+    folder: Path,
+    services: Services,
+    account: Account,
+    name: str = "pwsh",
+    secure: bool = True,
+    error: str = "",
+) -> None:
+    """Put a PowerShell into `folder` whose module Az is signed in as `account`.
+
+    It reads the script, and prints what the script has it print; with `secure`, tokens come as
+    SecureString, as they do since Az.Accounts 5.0.
+    """
+    token = services.tokens[services.mint_entra(account)]
+    expires = int(token.expires)
+    answer = {"token": token.value, "expires": expires, "expires_on": expires, "error": error}
+    data = str(put_token(folder, f"{name}.json", answer))
+    script = POWERSHELL.format(python=sys.executable, data=data, secure=secure, resource=RESOURCE)
+    put_program(folder, name, script)
+
+
+def fake_helper(home: Path, services: Services, account: Account, socket_is_there: bool = True) -> None:
+    """Put the helper of Codespaces into a home folder; it asks an editor, which may have gone."""
+    path = put_token(home.parent / "editor", "token", services.mint_entra(account) + "\n")
+    speak = f'cat "{path}"' if socket_is_there else 'echo "No sockets found" >&2; exit 1'
+    put_program(home, "ado-auth-helper", f'#!/bin/sh\n[ "$*" = get-access-token ] || exit 2\n{speak}\n')
+
+
+# Run by every Python of a machine as it starts.  Whatever would leave loopback is written down and
+# kept from happening; no cloud is found by what this computer happens to be; the clock, the modules
+# and the files of an Arc agent are what and where a test wants them.
+WATCH = """
+import builtins, io, os, sys, time
+
+def watch(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = str(arguments[1][0])
+        if host not in ("127.0.0.1", "::1"):
+            descriptor = os.open(os.environ["STAND_IN_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(descriptor, (host + "\\n").encode())
+            os.close(descriptor)
+            raise OSError(101, "Network is unreachable")
+    if event == "open" and str(arguments[0]).startswith("/sys/class/dmi/"):
+        raise FileNotFoundError(2, "No such file or directory", arguments[0])
+
+sys.addaudithook(watch)
+
+shift = float(os.environ.get("STAND_IN_CLOCK", 0))
+if shift:
+    real_time = time.time
+    time.time = lambda: real_time() + shift
+for name in os.environ.get("STAND_IN_WITHOUT", "").split():
+    sys.modules[name] = None
+
+folder, place = os.environ.get("STAND_IN_ARC"), "/var/opt/azcmagent"
+if folder:
+    owner, descriptors = int(os.environ.get("STAND_IN_ARC_OWNER", 0)), set()
+    def ours(path):
+        return isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(place)
+    def owned(status):
+        return os.stat_result((*status[:4], owner, *status[5:10]))
+    class Moved:  # no function, which Python 3.9's pathlib would make a method of
+        def __init__(self, function):
+            self.function = function
+        def __call__(self, path, *arguments, **options):
+            if not ours(path):
+                found = self.function(path, *arguments, **options)
+                if type(found) is int:
+                    descriptors.discard(found)
+                return found
+            path = folder + os.fspath(path)[len(place):]
+            found = self.function(path, *arguments, **options)
+            if isinstance(found, os.stat_result):
+                return owned(found)
+            descriptors.add(found if isinstance(found, int) else found.fileno())
+            return found
+    real_fstat = os.fstat
+    os.fstat = lambda at: owned(real_fstat(at)) if at in descriptors else real_fstat(at)
+    for name in ("open", "stat", "lstat"):
+        setattr(os, name, Moved(getattr(os, name)))
+    io.open = builtins.open = Moved(open)
+"""
 
 
 # ----------------------------------------------------------------------------------------------
@@ -2894,7 +3496,7 @@ LOCAL_URL = "http://127.0.0.1:1234/token"
             {
                 "IDENTITY_ENDPOINT": LOCAL_URL,
                 "IDENTITY_HEADER": "s",
-                "IDENTITY_SERVER_THUMBPRINT": "aa:BB cc",
+                "IDENTITY_SERVER_THUMBPRINT": "aa:BB cc" * 6 + "dddd",
             },
             False,
             ("2019-07-01-preview", "", {"Secret": "s"}),
@@ -2936,7 +3538,7 @@ def test_identity_request(
         **({selector: "me"} if selector else {}),
     }
     assert (found.method, dict(found.headers), found.direct) == ("GET", headers, True)
-    assert found.pin == ("aaBBcc" if "THUMBPRINT" in str(environ) else "")
+    assert found.pin == ("aaBBcc" * 6 + "dddd" if "THUMBPRINT" in str(environ) else "")
 
 
 def test_cloud_shell_is_asked_by_a_form() -> None:
@@ -3913,16 +4515,27 @@ class Machine:
         """The files below the home folder; locks, which hold nothing, aside."""
         return [p for p in self.home.rglob("*") if p.is_file() and p.suffix != ".lock"]
 
+    def strays(self) -> list[str]:
+        """The addresses beyond loopback that a Python of this machine would have connected to."""
+        log = Path(self.environ["STAND_IN_LOG"])
+        return log.read_text().split() if log.exists() else []
+
 
 @pytest.fixture
-def machine(services: Services, tmp_path: Path) -> Machine:
-    """A machine without az, desktop, keyring or anything else."""
+def machine(services: Services, tmp_path: Path) -> Iterator[Machine]:
+    """A machine without az, desktop, keyring or anything else, none of which gets past loopback."""
     home, folder = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WATCH)
     environ = services.environ(home)
     environ["PATH"] = os.pathsep.join([str(folder), str(BIN), "/usr/bin", "/bin"])
     environ.update({k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")})
-    return Machine(services, home, environ, folder)
+    environ["PYTHONPATH"] = str(tmp_path / "site")
+    environ["STAND_IN_LOG"] = str(tmp_path / "strays")
+    made = Machine(services, home, environ, folder)
+    yield made
+    assert made.strays() == []
 
 
 def opens(machine: Machine, token: str, organization: str = "contoso") -> bool:
@@ -4040,7 +4653,7 @@ def plug_in(machine: Machine, name: str, code: str) -> dict[str, str]:
     (folder / f"{name}.py").write_text(code)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[keyring.backends]\n{name} = {name}\n")
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), machine.environ["PYTHONPATH"]])}
 
 
 # A keyring like Windows': in a file, and with no room for more than 1,280 characters an entry.
@@ -4339,12 +4952,7 @@ def test_a_session_is_replaced_when_the_service_refuses_it(machine: Machine) -> 
 
 def moved_clock(machine: Machine, seconds: float) -> dict[str, str]:
     """Return the change of environment that moves the clock of a Python process."""
-    folder = machine.home.parent / "clock"
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(
-        f"import time\nreal = time.time\ntime.time = lambda: real() + {seconds}\n"
-    )
-    return {"PYTHONPATH": str(folder)}
+    return {"STAND_IN_CLOCK": str(seconds)}
 
 
 def test_a_public_feed_needs_nobody(machine: Machine) -> None:
@@ -5335,6 +5943,1203 @@ def test_the_copied_file_works_alone(machine: Machine, clients: Clients, package
     for exchanges in (1, 0):
         assert printed(machine) == "session"
         assert visits(machine) == (set(), exchanges)
+
+
+# --- machines, end to end ---------------------------------------------------------------------
+
+# A machine with an identity asks for a token, and shows it to the feed; it needs no discovery.
+TOKEN, CHECK = "POST login.microsoftonline.com", "GET pkgs.dev.azure.com"
+GITHUB, PIPELINES = "GET pipelines.actions.githubusercontent.com", "POST dev.azure.com"
+ASSERTION = {"client_assertion_type": JWT_BEARER, "grant_type": "client_credentials", "scope": DEFAULT_SCOPE}
+
+Way = Callable[[Machine], "dict[str, str]"]
+
+
+@pytest.fixture
+def worker(machine: Machine) -> Machine:
+    """A machine without people, whose proxy is for everything: nothing local may go there."""
+    machine.environ.pop("NO_PROXY")
+    machine.services.identities.system = machine.services.accounts["robot"]
+    return machine
+
+
+def robot(machine: Machine) -> Account:
+    return machine.services.accounts["robot"]
+
+
+def beside(machine: Machine, name: str, content: str | bytes) -> str:
+    """Write a file that is not in the home folder, and return its path."""
+    path = machine.home.parent / name
+    path.touch(mode=0o600)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def known(machine: Machine) -> dict[str, str]:
+    return {"AZURE_TENANT_ID": CONTOSO_TENANT, "AZURE_CLIENT_ID": robot(machine).client_id}
+
+
+def with_secret(machine: Machine) -> dict[str, str]:
+    return {**known(machine), "AZURE_CLIENT_SECRET": robot(machine).secret}
+
+
+def with_certificate(machine: Machine) -> dict[str, str]:
+    certificate = make_certificate()
+    robot(machine).certificates.append(certificate.leaf)
+    path = beside(machine, "client.pem", certificate.pem())
+    return {**known(machine), "AZURE_CLIENT_CERTIFICATE_PATH": path}
+
+
+def with_pfx(machine: Machine) -> dict[str, str]:
+    certificate = make_certificate()
+    robot(machine).certificates.append(certificate.leaf)
+    path = beside(machine, "client.pfx", certificate.pfx("pass word"))
+    password = {"AZURE_CLIENT_CERTIFICATE_PASSWORD": "pass word"}
+    return {**known(machine), "AZURE_CLIENT_CERTIFICATE_PATH": path, **password}
+
+
+def in_cluster(machine: Machine) -> dict[str, str]:
+    """Kubernetes, whose tokens lie in a file."""
+    robot(machine).trusts.add((CLUSTER_ISSUER, CLUSTER_SUBJECT))
+    token = federated_token(machine.services, CLUSTER_ISSUER, CLUSTER_SUBJECT, lifetime=DAY)
+    path = beside(machine, "azure-identity-token", token)
+    return {**known(machine), "AZURE_FEDERATED_TOKEN_FILE": path, "AZURE_AUTHORITY_HOST": AUTHORITY_HOST}
+
+
+AUTHORITY_HOST = "https://login.microsoftonline.com/"  # as Kubernetes sets it, with a slash
+
+
+def on_github(machine: Machine) -> dict[str, str]:
+    robot(machine).trusts.add((GITHUB_ISSUER, GITHUB_SUBJECT))
+    token = machine.services.pipeline.runner_token
+    job = {"ACTIONS_ID_TOKEN_REQUEST_URL": GITHUB_URL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": token}
+    return {**known(machine), **job, "GITHUB_ACTIONS": "true", "CI": "true"}
+
+
+def in_azure_pipelines(machine: Machine) -> dict[str, str]:
+    """Another organization's pipeline: the token of its own job opens nothing here."""
+    robot(machine).trusts.add((PIPELINE_ISSUER, PIPELINE_SUBJECT))
+    return {
+        "AZURESUBSCRIPTION_CLIENT_ID": robot(machine).client_id,
+        "AZURESUBSCRIPTION_TENANT_ID": CONTOSO_TENANT,
+        "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID": machine.services.pipeline.connection,
+        "SYSTEM_OIDCREQUESTURI": PIPELINE_URL,
+        "SYSTEM_ACCESSTOKEN": machine.services.pipeline.job_token,
+        "SYSTEM_COLLECTIONURI": "https://dev.azure.com/fabrikam/",
+        "TF_BUILD": "True",
+    }
+
+
+def in_task(machine: Machine) -> dict[str, str]:
+    """AzureCLI@2 with addSpnToEnvironment, whose service connection has a secret."""
+    names = {"servicePrincipalId": robot(machine).client_id, "servicePrincipalKey": robot(machine).secret}
+    return {**names, "tenantId": CONTOSO_TENANT, "TF_BUILD": "True"}
+
+
+def in_federated_task(machine: Machine) -> dict[str, str]:
+    """The same, whose service connection has none."""
+    robot(machine).trusts.add((PIPELINE_ISSUER, PIPELINE_SUBJECT))
+    token = federated_token(machine.services, PIPELINE_ISSUER, PIPELINE_SUBJECT, lifetime=DAY)
+    names = {"servicePrincipalId": robot(machine).client_id, "idToken": token}
+    return {**names, "tenantId": CONTOSO_TENANT, "TF_BUILD": "True"}
+
+
+def localhost(machine: Machine) -> str:
+    return machine.services.local_url.replace("127.0.0.1", "localhost")
+
+
+def on_app_service(machine: Machine) -> dict[str, str]:
+    url, header = machine.services.local_url + APP_SERVICE, machine.services.identities.header
+    # App Service sets the older pair too.
+    older = {"MSI_ENDPOINT": url, "MSI_SECRET": header}
+    return {"IDENTITY_ENDPOINT": url, "IDENTITY_HEADER": header, **older}
+
+
+def on_container_apps(machine: Machine) -> dict[str, str]:
+    header = machine.services.identities.header
+    return {"IDENTITY_ENDPOINT": localhost(machine) + "/msi/token", "IDENTITY_HEADER": header}
+
+
+def on_machine_learning(machine: Machine) -> dict[str, str]:
+    header = machine.services.identities.header
+    return {"MSI_ENDPOINT": machine.services.local_url + MACHINE_LEARNING, "MSI_SECRET": header}
+
+
+def on_arc(machine: Machine) -> dict[str, str]:
+    url = localhost(machine)
+    folder = str(machine.services.folder / "azcmagent")
+    return {"IDENTITY_ENDPOINT": url + INSTANCE, "IMDS_ENDPOINT": url, "STAND_IN_ARC": folder}
+
+
+def on_fabric(machine: Machine) -> dict[str, str]:
+    server = machine.services.open_fabric()
+    header = machine.services.identities.header
+    pin = {"IDENTITY_SERVER_THUMBPRINT": server.thumbprint}
+    return {"IDENTITY_ENDPOINT": server.url, "IDENTITY_HEADER": header, **pin}
+
+
+def on_instance(machine: Machine) -> dict[str, str]:
+    """A virtual machine, whose endpoint is at another address than the real one's."""
+    return {"AZURE_POD_IDENTITY_AUTHORITY_HOST": machine.services.local_url}
+
+
+def for_feed(machine: Machine, **entry: str) -> dict[str, str]:
+    text = json.dumps({"endpointCredentials": [{"endpoint": FEED, **entry}]})
+    return {"ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS": text}
+
+
+def feed_with_system(machine: Machine) -> dict[str, str]:
+    return {**for_feed(machine, clientId="system"), **on_instance(machine)}
+
+
+def feed_with_identity(machine: Machine) -> dict[str, str]:
+    own = machine.services.identities
+    own.system, own.assigned = None, [robot(machine), other_app(machine)]
+    return {**for_feed(machine, clientId=robot(machine).client_id), **on_app_service(machine)}
+
+
+def feed_with_certificate(machine: Machine) -> dict[str, str]:
+    path = with_certificate(machine)["AZURE_CLIENT_CERTIFICATE_PATH"]
+    return for_feed(machine, clientId=robot(machine).client_id, clientCertificateFilePath=path)
+
+
+WAYS: dict[str, tuple[Way, list[str]]] = {
+    "secret": (with_secret, [TOKEN, CHECK]),
+    "certificate": (with_certificate, [TOKEN, CHECK]),
+    "certificate in PFX": (with_pfx, [TOKEN, CHECK]),
+    "token file": (in_cluster, [TOKEN, CHECK]),
+    "GitHub Actions": (on_github, [GITHUB, TOKEN, CHECK]),
+    "Azure Pipelines": (in_azure_pipelines, [PIPELINES, TOKEN, CHECK]),
+    "AzureCLI@2 with a secret": (in_task, [TOKEN, CHECK]),
+    "AzureCLI@2 with a token": (in_federated_task, [TOKEN, CHECK]),
+    "App Service": (on_app_service, ["GET 127.0.0.1", CHECK]),
+    "Container Apps": (on_container_apps, ["GET localhost", CHECK]),
+    "Azure ML": (on_machine_learning, ["GET 127.0.0.1", CHECK]),
+    "Arc": (on_arc, ["GET localhost", "GET localhost", CHECK]),
+    "Service Fabric": (on_fabric, ["GET 127.0.0.1", CHECK]),
+    "virtual machine": (on_instance, ["GET 127.0.0.1", CHECK]),
+    "feed endpoint, system": (feed_with_system, ["GET 127.0.0.1", CHECK]),
+    "feed endpoint, assigned": (feed_with_identity, ["GET 127.0.0.1", CHECK]),
+    # Whose tenant the feed alone knows.
+    "feed endpoint, certificate": (feed_with_certificate, [CHECK, TOKEN, CHECK]),
+}
+EVERY_WAY = pytest.mark.parametrize(("way", "cold"), WAYS.values(), ids=WAYS)
+
+
+def owner(machine: Machine, token: str) -> str:
+    """Whose token that is, and of which kind; a password that opens nothing is nobody's."""
+    found = machine.services.live(token)
+    if found is None or not machine.services.organizations["contoso"].admits(found):
+        return "nobody"
+    return f"{found.kind} of {found.account.upn}"
+
+
+def gets(machine: Machine, whose: str, **changes: str) -> str:
+    """Look the feed's password up, which has to be that; return it."""
+    token = machine.get(**changes)
+    found = owner(machine, token)
+    assert found == whose
+    return token
+
+
+def other_app(machine: Machine) -> Account:
+    """A second application that may read the feeds."""
+    found = machine.services.accounts.get("drone")
+    return found or machine.services.add_account("drone", CONTOSO_TENANT, "contoso", kind="app")
+
+
+def later(machine: Machine, minutes: float) -> dict[str, str]:
+    machine.services.clock = minutes * 60
+    return moved_clock(machine, minutes * 60)
+
+
+@EVERY_WAY
+def test_an_application_signs_in_by_itself_and_leaves_no_trace(
+    worker: Machine, way: Way, cold: list[str]
+) -> None:
+    environ = way(worker)
+    for _ in range(2):
+        gets(worker, "entra of robot", **environ)
+        assert asked(worker) == cold
+        assert worker.files() == []
+
+
+@EVERY_WAY
+def test_a_keyring_keeps_the_token_of_an_application_while_it_lives(
+    worker: Machine, way: Way, cold: list[str]
+) -> None:
+    environ = {**way(worker), **plug_in(worker, "small_keyring", SMALL_KEYRING)}
+    token = worker.get(**environ)
+    asked(worker)
+    again = worker.get(UPLOAD, **environ, **later(worker, 50))
+    assert again == token
+    assert asked(worker) == []
+    gets(worker, "entra of robot", **environ, **later(worker, 62))
+    assert cold[-2:] == asked(worker)[-2:]
+    assert [path.name for path in worker.files()] == ["small-keyring.json"]
+
+
+@pytest.mark.parametrize("way", [with_secret, on_instance])
+def test_a_secret_service_keeps_the_token_of_an_application(desktop: Machine, way: Way) -> None:
+    desktop.services.identities.system = robot(desktop)
+    environ = way(desktop)
+    token = desktop.get(**environ)
+    asked(desktop)
+    again = desktop.get(**environ)
+    assert again == token
+    assert asked(desktop) == []
+    desktop.keyring("del", FEED, "me", **environ)
+    again = desktop.get(**environ)
+    assert again != token
+
+
+def test_of_eight_processes_one_asks_for_the_application(worker: Machine) -> None:
+    environ = {**with_secret(worker), **plug_in(worker, "small_keyring", SMALL_KEYRING)}
+    assert len(set(in_parallel(worker, *SPELLINGS, *SPELLINGS, **environ))) == 1
+    seen = asked(worker)
+    assert (seen[0], len(seen)) == (TOKEN, 2)  # and a check, at the spelling of whoever was first
+
+
+# What an identity endpoint may look at; the other headers are everybody's.
+TELLING = ("authorization", "metadata", "secret", "x-identity-header", "x-tfs-fedauthredirect")
+
+
+def whole(request: Recorded, **hidden: str) -> dict[str, Any]:
+    """All that a request says, with the names of secrets in their place."""
+    headers = {name: request.headers[name] for name in TELLING if name in request.headers}
+    said = [request.method, f"{request.scheme}://{request.host}{request.path}", request.query, request.form]
+    text = json.dumps([*said, headers])
+    for name, value in hidden.items():
+        text = text.replace(value, f"<{name}>")
+    method, url, query, form, headers = json.loads(text)
+    found = {"request": f"{method} {url}", "query": query, "form": form, "headers": headers}
+    return {name: value for name, value in found.items() if value}
+
+
+REDEEM = f"POST https://login.microsoftonline.com/{CONTOSO_TENANT}/oauth2/v2.0/token"
+SUPPRESS = {"x-tfs-fedauthredirect": "Suppress"}  # which Entra does not know, and does not mind
+
+
+def test_the_request_with_a_secret(worker: Machine) -> None:
+    worker.get(**with_secret(worker))
+    (request,) = worker.services.seen(host="login.microsoftonline.com")
+    assert whole(request, secret=robot(worker).secret) == {
+        "request": REDEEM,
+        "form": {
+            "client_id": robot(worker).client_id,
+            "client_secret": "<secret>",
+            "grant_type": "client_credentials",
+            "scope": DEFAULT_SCOPE,
+        },
+        "headers": SUPPRESS,
+    }
+
+
+CHAIN = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
+
+
+@pytest.mark.parametrize("chain", ["", "true", "0"])
+@pytest.mark.parametrize("form", ["pem", "pfx"])
+def test_the_request_with_a_certificate(worker: Machine, form: str, chain: str) -> None:
+    """Any value asks for the chain, as in Microsoft's libraries."""
+    certificate = make_certificate()
+    robot(worker).named = certificate if chain else None
+    robot(worker).certificates = [] if chain else [certificate.leaf]
+    content = certificate.pem(issuer=True) if form == "pem" else certificate.pfx()
+    path = beside(worker, f"client.{form}", content)
+    began = int(time.time())
+    environ = {**known(worker), CHAIN: chain, "AZURE_CLIENT_CERTIFICATE_PATH": path}
+    gets(worker, "entra of robot", **environ)
+    (request,) = worker.services.seen(host="login.microsoftonline.com")
+    assertion = request.form["client_assertion"]
+    expected = {**ASSERTION, "client_id": robot(worker).client_id, "client_assertion": "<assertion>"}
+    assert whole(request, assertion=assertion) == {"request": REDEEM, "form": expected, "headers": SUPPRESS}
+    header, claims = read_jwt(assertion)
+    sent = [base64.b64encode(der(each)).decode() for each in (certificate.leaf, certificate.issuer)]
+    digest = base64url(hashlib.sha256(der(certificate.leaf)).digest())
+    expected = {"alg": "PS256", "typ": "JWT", "x5t#S256": digest}
+    assert header == ({**expected, "x5c": sent} if chain else expected)
+    assert claims["iss"] == claims["sub"] == robot(worker).client_id
+    assert f"POST {claims['aud']}" == REDEEM
+    assert began - 5 <= claims["nbf"] <= claims["exp"] - 600 <= began + 30
+    assert len(claims["jti"]) >= 16
+
+
+def test_every_assertion_is_another(worker: Machine) -> None:
+    environ = with_certificate(worker)
+    worker.get(**environ)
+    worker.get(**environ)
+    sent = [read_jwt(each.form.get("client_assertion", "..."))[1] for each in worker.services.seen()]
+    assert len({claims["jti"] for claims in sent if claims}) == 2
+
+
+@pytest.mark.parametrize("password", ["", "pass word", "pässwörd"])
+def test_a_locked_key(worker: Machine, password: str) -> None:
+    certificate = make_certificate()
+    robot(worker).certificates = [certificate.leaf]
+    path = beside(worker, "client.pem", certificate.pem(password))
+    environ = {**known(worker), "AZURE_CLIENT_CERTIFICATE_PATH": path}
+    environ["AZURE_CLIENT_CERTIFICATE_PASSWORD"] = password
+    gets(worker, "entra of robot", **environ)
+
+
+def test_the_request_with_a_token_file(worker: Machine) -> None:
+    environ = in_cluster(worker)
+    worker.get(**environ)
+    (request,) = worker.services.seen(host="login.microsoftonline.com")
+    assertion = Path(environ["AZURE_FEDERATED_TOKEN_FILE"]).read_text()
+    expected = {**ASSERTION, "client_id": robot(worker).client_id, "client_assertion": "<assertion>"}
+    assert whole(request, assertion=assertion) == {"request": REDEEM, "form": expected, "headers": SUPPRESS}
+
+
+def test_the_requests_of_a_job_of_github(worker: Machine) -> None:
+    worker.get(**on_github(worker))
+    (request,) = worker.services.seen(host="pipelines.actions.githubusercontent.com")
+    found = whole(request, runner=worker.services.pipeline.runner_token)
+    assert found["request"] == f"GET {GITHUB_URL.partition('?')[0]}"
+    assert found["query"] == {"api-version": "2.0", "audience": FEDERATED_AUDIENCE}
+    assert found["headers"]["authorization"] == "bearer <runner>"
+    (request,) = worker.services.seen(host="login.microsoftonline.com")
+    found = whole(request, assertion=request.form["client_assertion"])
+    assert found["form"]["client_assertion"] == "<assertion>"
+    assert secret_goes_only_to(worker, worker.services.pipeline.runner_token) == {"GET pipelines.actions"}
+
+
+def test_the_requests_of_a_job_of_azure_pipelines(worker: Machine) -> None:
+    worker.get(**in_azure_pipelines(worker))
+    (request,) = worker.services.seen(host="dev.azure.com")
+    found = whole(request, job=worker.services.pipeline.job_token)
+    connection = worker.services.pipeline.connection
+    assert found == {
+        "request": f"POST {PIPELINE_URL}",
+        "query": {"api-version": "7.1", "serviceConnectionId": connection},
+        "headers": {"authorization": "Bearer <job>", **SUPPRESS},
+    }
+    assert secret_goes_only_to(worker, worker.services.pipeline.job_token) == {"POST dev.azure"}
+
+
+def secret_goes_only_to(machine: Machine, secret: str) -> set[str]:
+    """Method and first names of the hosts that were told a secret."""
+    told = [each for each in machine.services.seen() if secret in repr(each.headers) + each.body.decode()]
+    return {f"{each.method} {'.'.join(each.host.split('.')[:2])}" for each in told}
+
+
+OLD, NEW, VM, ARC = "2017-09-01", "2019-08-01", "2018-02-01", "2020-06-01"
+CLUSTER = "2019-07-01-preview"
+# Way, place, version of the API, selector, headers.
+PLATFORMS: dict[str, tuple[Way, str, str, str, dict[str, str]]] = {
+    # Metadata is what Automation, which looks the same, wants.
+    "App Service": (
+        on_app_service,
+        f"http://127.0.0.1{APP_SERVICE}",
+        NEW,
+        "client_id",
+        {"metadata": "true", "x-identity-header": "<header>"},
+    ),
+    "Azure ML": (
+        on_machine_learning,
+        f"http://127.0.0.1{MACHINE_LEARNING}",
+        OLD,
+        "clientid",
+        {"secret": "<header>"},
+    ),
+    "Arc": (
+        on_arc,
+        f"http://localhost{INSTANCE}",
+        ARC,
+        "client_id",
+        {"authorization": "Basic <key>", "metadata": "true"},
+    ),
+    "Service Fabric": (on_fabric, f"https://127.0.0.1{INSTANCE}", CLUSTER, "", {"secret": "<header>"}),
+    "virtual machine": (on_instance, f"http://127.0.0.1{INSTANCE}", VM, "client_id", {"metadata": "true"}),
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_request_for_the_identity_of_a_machine(worker: Machine, platform: str) -> None:
+    way, url, version, _, headers = PLATFORMS[platform]
+    worker.get(**way(worker))
+    *before, request, check = worker.services.seen()
+    assert check.host == "pkgs.dev.azure.com"
+    _, _, key = request.headers.get("authorization", "Basic none").partition(" ")
+    found = whole(request, header=worker.services.identities.header, key=key)
+    query = {"api-version": version, "resource": RESOURCE}
+    assert found == {"request": f"GET {url}", "query": query, "headers": headers}
+    for each in before:  # Arc's challenge
+        assert whole(each) == {**found, "headers": {"metadata": "true"}}
+
+
+@pytest.mark.parametrize("platform", [name for name, row in PLATFORMS.items() if row[3]])
+def test_an_assigned_identity_is_asked_for_by_its_client_id(worker: Machine, platform: str) -> None:
+    way, _, version, selector, _ = PLATFORMS[platform]
+    worker.services.identities.assigned = [other_app(worker), robot(worker)]
+    worker.services.identities.system = other_app(worker)
+    environ = {**way(worker), "AZURE_CLIENT_ID": robot(worker).client_id}
+    gets(worker, "entra of robot", **environ)
+    request = worker.services.seen()[-2]
+    query = {"api-version": version, "resource": RESOURCE, selector: robot(worker).client_id}
+    assert whole(request)["query"] == query
+
+
+@pytest.mark.parametrize("way", [on_app_service, on_machine_learning, on_instance, on_fabric])
+@pytest.mark.parametrize("expires_on", EXPIRES_ON)
+def test_the_end_of_a_token_is_understood_however_it_is_written(
+    worker: Machine, way: Way, expires_on: str
+) -> None:
+    worker.services.identities.expires_on = expires_on
+    environ = {**way(worker), **plug_in(worker, "small_keyring", SMALL_KEYRING)}
+    token = worker.get(**environ)
+    again = worker.get(**environ, **later(worker, 58))
+    assert again == token
+    again = worker.get(**environ, **later(worker, 61))
+    assert again != token
+
+
+def test_cloud_shell_speaks_for_a_person(worker: Machine) -> None:
+    """Its token is exchanged as any person's; what it brought is not written down."""
+    worker.services.identities.person = worker.services.accounts["ada@contoso.example"]
+    shell = {"AZUREPS_HOST_ENVIRONMENT": "cloud-shell/1.0", "MSI_ENDPOINT": localhost(worker) + CLOUD_SHELL}
+    gets(worker, "session of ada@contoso.example", **shell)
+    (request,) = worker.services.seen(host="localhost")
+    assert whole(request) == {
+        "request": f"POST http://localhost{CLOUD_SHELL}",
+        "form": {"resource": RESOURCE},
+        "headers": {"metadata": "true"},  # unsure: whether Suppress is sent as well
+    }
+    assert sorted(asked(worker)) == sorted(["POST localhost", *COLD])
+
+
+# Arc.
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "{outside}",
+        f"{ARC_FOLDER}/../../../..{{outside}}",
+        f"{ARC_FOLDER}/deeper/secret.key",
+        f"{ARC_FOLDER}/secret.txt",
+        f"{ARC_FOLDER}/nowhere.key",
+        "secret.key",
+        "",
+    ],
+    ids=["elsewhere", "dots", "deeper", "no key", "not there", "no folder", "none"],
+)
+def test_a_file_that_is_not_a_key_of_arc_is_not_sent(worker: Machine, realm: str) -> None:
+    private = beside(worker, "secret.key", "private-of-ada")
+    environ = on_arc(worker)
+    tokens = Path(environ["STAND_IN_ARC"]) / "tokens" / "deeper"
+    tokens.mkdir(parents=True)
+    for path in (tokens / "secret.key", tokens.parent / "secret.txt"):
+        path.write_text("private-of-ada")
+    worker.services.identities.realm = realm.format(outside=private) or '""'
+    said = worker.fails(**environ)
+    assert said.startswith("managed_identity: the key file of Azure Arc")
+    assert not secret_goes_only_to(worker, "private-of-ada")
+
+
+def test_a_key_of_arc_that_is_too_long_or_not_the_systems_is_not_sent(worker: Machine) -> None:
+    environ = on_arc(worker)
+    said = worker.fails(**environ, STAND_IN_ARC_OWNER="12345")
+    assert "Azure Arc" in said
+    folder = Path(environ["STAND_IN_ARC"]) / "tokens"
+    (folder / "long.key").write_text("k" * 4097)
+    worker.services.identities.realm = f"{ARC_FOLDER}/long.key"
+    said = worker.fails(**environ)
+    assert "Azure Arc" in said
+    assert all("authorization" not in each.headers for each in worker.services.seen(host="localhost"))
+
+
+def test_an_old_agent_of_arc_that_gives_another_identity_is_refused(worker: Machine) -> None:
+    """It takes no notice of the identity that is asked for."""
+    own = worker.services.identities
+    own.echoes, own.system, own.assigned = False, other_app(worker), [robot(worker)]
+    environ = {**on_arc(worker), "AZURE_CLIENT_ID": robot(worker).client_id}
+    said = worker.fails(**environ)
+    assert said.startswith("managed_identity: this machine's agent of Azure Arc is too old")
+    assert asked(worker)[:2] == ["GET localhost", "GET localhost"]
+
+
+# Service Fabric.
+
+
+@pytest.mark.parametrize("thumbprint", ["00" * 20, "00", "zz" * 20])
+def test_a_cluster_with_another_certificate_is_told_nothing(worker: Machine, thumbprint: str) -> None:
+    environ = {**on_fabric(worker), "IDENTITY_SERVER_THUMBPRINT": thumbprint}
+    said = worker.fails(**environ)
+    assert said.startswith("managed_identity: ")
+    assert not worker.services.seen(host="127.0.0.1")
+
+
+def test_a_thumbprint_may_be_written_as_windows_shows_it(worker: Machine) -> None:
+    environ = on_fabric(worker)
+    plain = environ["IDENTITY_SERVER_THUMBPRINT"]
+    pairs = [plain[at : at + 2].lower() for at in range(0, 40, 2)]
+    for mark in " :":
+        environ["IDENTITY_SERVER_THUMBPRINT"] = mark.join(pairs)
+        gets(worker, "entra of robot", **environ)
+
+
+def test_a_certificate_of_a_cluster_is_trusted_nowhere_else(worker: Machine) -> None:
+    """Without a thumbprint it is a platform like the others, whose https is everybody's."""
+    environ = on_fabric(worker)
+    del environ["IDENTITY_SERVER_THUMBPRINT"]
+    worker.fails(**environ)
+    assert not worker.services.seen(host="127.0.0.1")
+
+
+# What goes wrong.
+
+
+def change(machine: Machine, **attributes: Any) -> Account:
+    """Change the application, and return it."""
+    for name, value in attributes.items():
+        setattr(robot(machine), name, value)
+    return robot(machine)
+
+
+def no_identity(machine: Machine) -> None:
+    machine.services.identities.system = None
+
+
+def wrong_header(machine: Machine) -> None:
+    machine.services.identities.header = "changed"
+
+
+def wrong_job(machine: Machine) -> None:
+    machine.services.pipeline.job_token = machine.services.pipeline.runner_token = "another-one"
+
+
+def strangers(machine: Machine) -> None:
+    machine.services.organizations["contoso"].members.clear()
+
+
+def untrusted(*trusts: tuple[str, str]) -> Callable[[Machine], object]:
+    return lambda machine: change(machine, trusts=set(trusts))
+
+
+def expired_certificate(machine: Machine) -> None:
+    """The file is the right one; its time has come."""
+    certificate = make_certificate(days=-1)
+    beside(machine, "client.pem", certificate.pem())
+    change(machine, certificates=[certificate.leaf])
+
+
+SP, WI, MI = "service_principal", "workload_identity", "managed_identity"
+# Way, what breaks it, source, and what of the service's own words is told.
+BROKEN: dict[str, tuple[Way, Callable[[Machine], object], str, str]] = {
+    "wrong secret": (with_secret, lambda m: change(m, secret="other"), SP, "AADSTS7000215"),
+    "expired secret": (with_secret, lambda m: change(m, secret_expired=True), SP, "AADSTS7000222"),
+    "unknown application": (with_secret, lambda m: change(m, client_id="none"), SP, "AADSTS700016"),
+    "application of another tenant": (
+        with_secret,
+        lambda m: change(m, tenant=FABRIKAM_TENANT),
+        SP,
+        "AADSTS700016",
+    ),
+    "unknown certificate": (with_certificate, lambda m: change(m, certificates=[]), SP, "AADSTS700027"),
+    "expired certificate": (with_certificate, expired_certificate, SP, "AADSTS700027"),
+    "no trust": (in_cluster, untrusted(), WI, "AADSTS70021"),
+    "another issuer": (in_cluster, untrusted((GITHUB_ISSUER, CLUSTER_SUBJECT)), WI, "AADSTS700211"),
+    "another subject": (on_github, untrusted((GITHUB_ISSUER, "repo:x/y:*")), WI, "AADSTS700213"),
+    "no identity on a VM": (on_instance, no_identity, MI, "400 Identity not found"),
+    "no identity on Arc": (on_arc, no_identity, MI, "400 Identity not found"),
+    "no identity in App Service": (on_app_service, no_identity, MI, "400 No User Assigned"),
+    "no identity in Azure ML": (on_machine_learning, no_identity, MI, "400 No managed identity"),
+    "no identity in a cluster": (on_fabric, no_identity, MI, "404 ManagedIdentityNotFound"),
+    "wrong header in a cluster": (on_fabric, wrong_header, MI, "401 SecretHeaderNotFound"),
+    "wrong header in App Service": (on_app_service, wrong_header, MI, "401"),
+    "job without permission": (on_github, wrong_job, WI, "GitHub Actions"),
+    "job that is over": (in_azure_pipelines, wrong_job, WI, "Azure Pipelines"),
+    "no access for an application": (with_secret, strangers, SP, "organization 'contoso'"),
+    "no access for an identity": (on_instance, strangers, MI, "organization 'contoso'"),
+    "no access for a job": (on_github, strangers, WI, "organization 'contoso'"),
+}
+
+
+@pytest.mark.parametrize(("way", "spoil", "source", "told"), BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_is_one_sentence_with_the_services_own_code(
+    worker: Machine, way: Way, spoil: Callable[[Machine], object], source: str, told: str
+) -> None:
+    environ = way(worker)
+    spoil(worker)
+    if source != MI:  # else one with a client id and no other credential is asked of the machine
+        environ["KEYRINGS_ARTIFACTS_SOURCES"] = source
+    said = worker.fails(**environ)
+    assert said.startswith(f"{source}: ")
+    assert told in said
+    assert said.endswith(".")
+    assert len(said) < 300
+    assert worker.files() == []
+    hidden = [*secrets_of(worker), worker.services.identities.header, *worker.services.assertions]
+    assert not [secret for secret in hidden if secret in said]
+
+
+# A certificate's file that is no use: what is in it, the changes of environment, what is said.
+NO_CERTIFICATE: dict[str, tuple[Callable[[], bytes], dict[str, str], str]] = {
+    "not there": (lambda: b"", {"AZURE_CLIENT_CERTIFICATE_PATH": "/nowhere/client.pem"}, "No such file"),
+    "empty": (lambda: b"", {}, "client.pem"),
+    "garbage": (lambda: b"\x30\x82garbage", {}, "client.pem"),
+    "no key": (lambda: make_certificate().pem().partition(b"-----BEGIN CERT")[0], {}, "client.pem"),
+    "locked": (lambda: make_certificate().pem("secret-word"), {}, "password"),
+    "wrong password": (
+        lambda: make_certificate().pfx("secret-word"),
+        {"AZURE_CLIENT_CERTIFICATE_PASSWORD": "another"},
+        "password",
+    ),
+    "no cryptography": (
+        lambda: make_certificate().pem(),
+        {"STAND_IN_WITHOUT": "cryptography"},
+        "keyrings.artifacts[certificate]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "changes", "told"), NO_CERTIFICATE.values(), ids=NO_CERTIFICATE)
+def test_a_certificate_that_cannot_be_used(
+    worker: Machine, content: Callable[[], bytes], changes: dict[str, str], told: str
+) -> None:
+    path = beside(worker, "client.pem", content())
+    environ = {**known(worker), "AZURE_CLIENT_CERTIFICATE_PATH": path, **changes}
+    said = worker.fails(**environ, KEYRINGS_ARTIFACTS_SOURCES=SP)
+    assert said.startswith("service_principal: ")
+    assert told in said
+    assert not worker.services.seen(host="login.microsoftonline.com")
+
+
+def complaints(machine: Machine, **changes: str) -> list[str]:
+    """The lines of the notice after a `keyring get` that tried several sources."""
+    done = machine.keyring("get", FEED, "me", status=1, **changes)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_the_last_notice_lists_what_was_tried(worker: Machine) -> None:
+    ada = worker.services.accounts["ada@contoso.example"]
+    worker.program("az", LOGGED_OUT)
+    worker.program("azd", "#!/bin/sh\necho 'ERROR: not logged in, run `azd auth login`' >&2; exit 1\n")
+    fake_powershell(worker.folder, worker.services, ada, error="Run Connect-AzAccount to login.")
+    fake_helper(worker.home, worker.services, ada, socket_is_there=False)
+    worker.services.identities.system = None
+    environ = {**in_cluster(worker), **with_secret(worker), **on_instance(worker), **feed_endpoints(worker)}
+    change(worker, trusts=set(), secret="other")
+    head, *lines = complaints(worker, **environ)
+    assert "contoso" in head
+    assert len(lines) < 10
+    tried = {line.strip().partition(":")[0]: line for line in lines}
+    sources = [SP, WI, "feed_endpoint", MI, "codespaces", "azure_cli", "azure_developer_cli"]
+    assert list(tried) == [*sources, "azure_powershell"]
+    for source, told in zip(sources, ("AADSTS7000215", "AADSTS70021", "400", "Identity not found")):
+        assert told in tried[source]
+    assert "az login" in tried["azure_cli"]
+    assert "azd auth login" in tried["azure_developer_cli"]
+    assert "Connect-AzAccount" in tried["azure_powershell"]
+
+
+def feed_endpoints(machine: Machine) -> dict[str, str]:
+    return for_feed(machine, clientId=str(uuid.uuid4()))
+
+
+# Who comes after whom.
+
+
+@pytest.mark.parametrize("way", [with_secret, in_cluster, on_instance, on_app_service, on_arc])
+def test_an_application_that_the_organization_refuses_gives_way(worker: Machine, way: Way) -> None:
+    worker.az()
+    worker.services.organizations["contoso"].members.remove("robot")
+    environ = {"KEYRINGS_ARTIFACTS_SOURCES": f"{SP},{WI},{MI},azure_cli", **way(worker)}
+    if way in (with_secret, in_cluster):
+        environ["KEYRINGS_ARTIFACTS_SOURCES"] = f"{SP},{WI},azure_cli"
+    gets(worker, "session of ada@contoso.example", **environ)
+    assert worker.files() == []  # an environment with an identity of its own leaves no trace
+
+
+def test_a_machine_without_an_identity_gives_way(worker: Machine) -> None:
+    worker.az()
+    worker.services.identities.system = None
+    gets(worker, "session of ada@contoso.example", **on_instance(worker))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://localhost:9"])
+def test_an_endpoint_that_is_not_there_gives_way(worker: Machine, url: str) -> None:
+    """It is this machine's alone, and nothing that a network would explain."""
+    worker.az()
+    gets(worker, "session of ada@contoso.example", AZURE_POD_IDENTITY_AUTHORITY_HOST=url)
+
+
+def test_a_secret_that_is_wrong_is_no_reason_to_ask_the_machine(worker: Machine) -> None:
+    """A client id without any other credential would be one; nothing may go to its address here."""
+    environ = with_secret(worker)
+    change(worker, secret="other")
+    said = worker.fails(**environ)
+    assert "AADSTS7000215" in said
+    assert worker.strays() == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "of"),
+    [
+        ("azure_cli", "session of ada@contoso.example"),
+        ("service_principal", "entra of robot"),
+        ("azure_cli,service_principal", "session of ada@contoso.example"),
+        (" Service_Principal , azure_cli ", "entra of robot"),
+        ("workload_identity,azure_cli", "session of ada@contoso.example"),
+    ],
+)
+def test_sources_are_chosen_and_ordered(worker: Machine, chosen: str, of: str) -> None:
+    worker.az()
+    environ = {**with_secret(worker), "KEYRINGS_ARTIFACTS_SOURCES": chosen}
+    gets(worker, of, **environ)
+    if "service_principal" not in chosen.lower():
+        assert not worker.services.seen(host="login.microsoftonline.com")
+
+
+def test_a_source_that_does_not_exist(worker: Machine) -> None:
+    worker.az()
+    said = worker.fails(KEYRINGS_ARTIFACTS_SOURCES="azure_cli,service_principle")
+    assert said.startswith("KEYRINGS_ARTIFACTS_SOURCES ")
+    assert "'service_principle'" in said
+    assert "service_principal" in said.partition("'service_principle'")[2]
+
+
+# Who is kept apart from whom.
+
+
+def test_another_client_id_is_another_identity(worker: Machine) -> None:
+    drone = other_app(worker)
+    environ = {**with_secret(worker), **plug_in(worker, "small_keyring", SMALL_KEYRING)}
+    theirs = {**environ, "AZURE_CLIENT_ID": drone.client_id, "AZURE_CLIENT_SECRET": drone.secret}
+    first, second = worker.get(**environ), worker.get(**theirs)
+    assert [owner(worker, first), owner(worker, second)] == ["entra of robot", "entra of drone"]
+    asked(worker)
+    again = [worker.get(**environ), worker.get(**theirs)]
+    assert again == [first, second]
+    assert asked(worker) == []
+
+
+def test_another_identity_of_a_machine_is_another(worker: Machine) -> None:
+    worker.services.identities.assigned = [robot(worker), other_app(worker)]
+    environ = {**on_app_service(worker), **plug_in(worker, "small_keyring", SMALL_KEYRING)}
+    one = worker.get(**environ, AZURE_CLIENT_ID=robot(worker).client_id)
+    two = worker.get(**environ, AZURE_CLIENT_ID=other_app(worker).client_id)
+    assert [owner(worker, one), owner(worker, two)] == ["entra of robot", "entra of drone"]
+
+
+@pytest.mark.parametrize("way", [with_secret, in_cluster, on_instance, on_app_service, feed_with_system])
+def test_people_and_machines_are_kept_apart(worker: Machine, way: Way) -> None:
+    worker.az()
+    chain = plug_in(worker, "small_keyring", SMALL_KEYRING)
+    environ = {**way(worker), **chain}
+    person = worker.get(**chain)
+    gets(worker, "entra of robot", **environ)
+    asked(worker)
+    assert worker.get(**chain) == person
+    assert asked(worker) == []
+    worker.keyring("del", FEED, "me", **chain)
+    gets(worker, "session of ada@contoso.example", **chain)
+
+
+def test_a_machine_does_not_use_what_people_left(worker: Machine) -> None:
+    """A PAT of a person's own, one that 1.x kept, and a session in a file."""
+    ada = worker.services.accounts["ada@contoso.example"]
+    chain = plug_in(worker, "small_keyring", SMALL_KEYRING)
+    environ = {**with_secret(worker), **chain}
+    mine = worker.services.mint_devops(ada, "contoso")
+    (worker.home / "small-keyring.json").write_text(json.dumps({f"{FEED}|VssSessionToken": mine}))
+    gets(worker, "entra of robot", **environ)
+    set_password(worker, FEED, mine, **chain)
+    gets(worker, "entra of robot", **environ)
+    assert worker.get(**chain) == mine
+
+
+def test_a_machine_does_not_use_the_session_in_a_file(worker: Machine) -> None:
+    worker.az()
+    worker.get()
+    before = {path: path.read_bytes() for path in worker.files()}
+    gets(worker, "entra of robot", **with_secret(worker))
+    assert {path: path.read_bytes() for path in worker.files()} == before
+
+
+def test_signing_an_application_out(worker: Machine) -> None:
+    environ = {**with_secret(worker), **plug_in(worker, "small_keyring", SMALL_KEYRING)}
+    worker.get(**environ)
+    worker.keyring("del", FEED, "me", **environ)
+    assert json.loads((worker.home / "small-keyring.json").read_text()) == {}
+
+
+# Where things go.
+
+
+def test_what_is_not_in_azure_is_told_at_once_and_asks_nobody(worker: Machine) -> None:
+    """The best of three: a test's machine has other things to do."""
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        said = worker.fails()
+        assert said.startswith("Nobody is signed in to organization 'contoso'")
+        times.append(time.monotonic() - began)
+    assert min(times) < 2
+    assert set(asked(worker)) == {CHECK}
+    assert worker.strays() == []
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"IDENTITY_ENDPOINT": "http://evil.example/", "IDENTITY_HEADER": "s3cret"},
+        {"IDENTITY_ENDPOINT": "http://127.0.0.1.evil.example/", "IDENTITY_HEADER": "s3cret"},
+        {"IDENTITY_ENDPOINT": "http://localhost@evil.example/", "IDENTITY_HEADER": "s3cret"},
+        {"MSI_ENDPOINT": "http://evil.example/", "MSI_SECRET": "s3cret"},
+        {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://evil.example"},
+    ],
+    ids=["elsewhere", "look-alike", "user info", "older", "VM"],
+)
+def test_no_identity_is_asked_for_in_the_clear_beyond_this_machine(
+    worker: Machine, environ: dict[str, str]
+) -> None:
+    said = worker.fails(**environ)
+    assert said.startswith("managed_identity: ")
+    assert "evil.example" in said
+    assert [each.host for each in worker.services.seen() if each.host != "pkgs.dev.azure.com"] == []
+
+
+@pytest.mark.parametrize(
+    ("way", "variable"),
+    [(on_github, "ACTIONS_ID_TOKEN_REQUEST_URL"), (in_azure_pipelines, "SYSTEM_OIDCREQUESTURI")],
+)
+def test_the_token_of_a_job_is_not_sent_in_the_clear(worker: Machine, way: Way, variable: str) -> None:
+    environ = {**way(worker), "KEYRINGS_ARTIFACTS_SOURCES": WI}
+    environ[variable] = environ[variable].replace("https:", "http:")
+    said = worker.fails(**environ)
+    assert "https" in said
+    pipeline = worker.services.pipeline
+    assert not secret_goes_only_to(worker, pipeline.runner_token)
+    assert not secret_goes_only_to(worker, pipeline.job_token)
+
+
+@pytest.mark.parametrize("way", [with_secret, on_github, in_azure_pipelines, on_app_service, on_instance])
+def test_no_redirect_takes_a_secret_along(worker: Machine, way: Way) -> None:
+    evil = Reply(307, [("Location", "https://evil.example/")])
+    worker.services.faults.append(
+        lambda request: evil if not request.host.endswith(("pkgs.dev.azure.com", "evil.example")) else None
+    )
+    environ = way(worker)
+    if "AZURE_CLIENT_ID" in environ or "AZURESUBSCRIPTION_CLIENT_ID" in environ:
+        environ["KEYRINGS_ARTIFACTS_SOURCES"] = f"{SP},{WI}"
+    worker.fails(**environ)
+    assert not worker.services.seen(host="evil.example")
+
+
+@pytest.mark.parametrize("way", [with_secret, on_github, on_app_service, on_instance, on_arc])
+def test_a_passing_fault_of_an_identitys_service(worker: Machine, way: Way) -> None:
+    worker.services.faults.append(fault(Reply(503), path_contains="oken"))
+    gets(worker, "entra of robot", **way(worker))
+
+
+@pytest.mark.parametrize("host", ["login.microsoftonline.us", "https://login.microsoftonline.us/"])
+def test_another_authority(worker: Machine, host: str) -> None:
+    environ = {**with_secret(worker), "AZURE_AUTHORITY_HOST": host}
+    gets(worker, "entra of robot", **environ)
+    assert asked(worker)[0] == "POST login.microsoftonline.us"
+
+
+@pytest.mark.parametrize("host", ["http://login.microsoftonline.com", "https://evil.example/x?y", "a b"])
+def test_an_authority_that_is_none_is_told_nothing(worker: Machine, host: str) -> None:
+    environ = {**with_secret(worker), "AZURE_AUTHORITY_HOST": host, "KEYRINGS_ARTIFACTS_SOURCES": SP}
+    said = worker.fails(**environ)
+    assert "AZURE_AUTHORITY_HOST must be" in said
+    assert not secret_goes_only_to(worker, robot(worker).secret)
+
+
+@pytest.mark.parametrize("allowed", ["*", CONTOSO_TENANT, f"{FABRIKAM_TENANT};{CONTOSO_TENANT}", ""])
+def test_a_tenant_besides_the_applications_own(worker: Machine, allowed: str) -> None:
+    """Unsure: the feed's tenant is taken where the list allows it, else the one of the environment."""
+    change(worker, tenant=FABRIKAM_TENANT, guest_of={CONTOSO_TENANT})
+    environ = {**with_secret(worker), "AZURE_TENANT_ID": FABRIKAM_TENANT}
+    environ["AZURE_ADDITIONALLY_ALLOWED_TENANTS"] = allowed
+    environ["KEYRINGS_ARTIFACTS_SOURCES"] = SP
+    if allowed:
+        gets(worker, "entra of robot", **environ)
+    else:
+        said = worker.fails(**environ)
+        assert "organization 'contoso'" in said
+
+
+def test_without_a_tenant_the_feed_is_asked_for_it(worker: Machine) -> None:
+    environ = with_secret(worker)
+    del environ["AZURE_TENANT_ID"]
+    gets(worker, "entra of robot", **environ)
+    assert asked(worker) == [CHECK, TOKEN, CHECK]
+
+
+def test_a_tenant_that_is_none_reaches_nobody(worker: Machine) -> None:
+    environ = {**with_secret(worker), "AZURE_TENANT_ID": "../evil", "KEYRINGS_ARTIFACTS_SOURCES": SP}
+    said = worker.fails(**environ)
+    assert "AZURE_TENANT_ID" in said
+    assert not secret_goes_only_to(worker, robot(worker).secret)
+
+
+def test_another_feed_has_another_endpoint(worker: Machine) -> None:
+    """What names an identity for one feed says nothing of the others."""
+    worker.az()
+    entry = for_feed(worker, clientId="system", endpoint=OTHER)
+    environ = {**entry, **on_instance(worker), "KEYRINGS_ARTIFACTS_SOURCES": "feed_endpoint,azure_cli"}
+    gets(worker, "session of ada@contoso.example", **environ)
+    assert not worker.services.seen(host="127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", '{"endpointCredentials": [{"endpoint": 1}]}', '{"endpointCredentials": [{"endpoint": "$"}]}'],
+)
+def test_endpoints_of_feeds_that_are_not_what_they_should_be(worker: Machine, text: str) -> None:
+    name = "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS"
+    environ = {name: text.replace("$", FEED), "KEYRINGS_ARTIFACTS_SOURCES": "feed_endpoint"}
+    said = worker.fails(**environ)
+    assert name in said
+
+
+# People's other tools.
+
+
+def azd(machine: Machine) -> None:
+    fake_azd(machine.folder, machine.services, machine.services.accounts["ada@contoso.example"])
+
+
+def pwsh(machine: Machine) -> None:
+    fake_powershell(machine.folder, machine.services, machine.services.accounts["ada@contoso.example"])
+
+
+def windows_powershell(machine: Machine) -> None:
+    ada = machine.services.accounts["ada@contoso.example"]
+    fake_powershell(machine.folder, machine.services, ada, name="powershell", secure=False)
+
+
+def codespace(machine: Machine) -> None:
+    fake_helper(machine.home, machine.services, machine.services.accounts["ada@contoso.example"])
+
+
+@pytest.mark.parametrize("tool", [azd, pwsh, windows_powershell, codespace])
+def test_a_tool_of_a_person_takes_two_requests_and_then_none(
+    machine: Machine, tool: Callable[[Machine], None]
+) -> None:
+    tool(machine)
+    before = set(machine.files())
+    token = machine.get()
+    assert owner(machine, token) == "session of ada@contoso.example"
+    assert asked(machine) == COLD
+    assert machine.get() == token
+    assert asked(machine) == []
+    assert [path.name for path in set(machine.files()) - before] == ["session-contoso.json"]
+
+
+AZD_OUT = '{"error":"not logged in, run `azd auth login` to login","message":"","suggestion":""}'
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "told"),
+    [
+        ("azd", f"#!/bin/sh\necho '{AZD_OUT}' >&2; exit 1\n", "azd auth login"),
+        ("azd", "#!/bin/sh\necho 'AADSTS50076: MFA' >&2; exit 1\n", "AADSTS50076"),
+        ("azd", "#!/bin/sh\necho '{\"token\": 5}'\n", "azd"),
+        ("azd", "#!/nonexistent\n", "No such file or directory"),
+        ("pwsh", "#!/bin/sh\necho 'Run Connect-AzAccount to login.' >&2; exit 1\n", "Connect-AzAccount"),
+        ("pwsh", "#!/bin/sh\necho garbage\n", "PowerShell"),
+    ],
+)
+def test_a_tool_that_does_not_work(machine: Machine, name: str, script: str, told: str) -> None:
+    machine.program(name, script)
+    said = machine.fails()
+    assert said.startswith("azure_developer_cli: " if name == "azd" else "azure_powershell: ")
+    assert told in said
+
+
+def test_a_helper_without_its_editor(machine: Machine) -> None:
+    ada = machine.services.accounts["ada@contoso.example"]
+    fake_helper(machine.home, machine.services, ada, socket_is_there=False)
+    said = machine.fails()
+    assert said.startswith("codespaces: ")
+    machine.az()
+    gets(machine, "session of ada@contoso.example")
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o644])
+def test_a_helper_that_others_may_write_is_not_run(machine: Machine, mode: int) -> None:
+    (machine.home / "ado-auth-helper").write_text("#!/bin/sh\ntouch was-run; echo token\n")
+    (machine.home / "ado-auth-helper").chmod(mode)
+    said = machine.fails()
+    assert said.startswith("Nobody is signed in")
+    assert not list(machine.home.rglob("was-run"))
+
+
+# Variables of the tools before this one, one row each.
+
+CURRENT, EARLIER = "ARTIFACTS_CREDENTIALPROVIDER_", "NUGET_CREDENTIALPROVIDER_"
+GIVEN_ENDPOINTS = json.dumps(
+    {"endpointCredentials": [{"endpoint": FEED, "username": "u", "password": "given"}]}
+)
+OUTRIGHT = [
+    {"AZURE_DEVOPS_EXT_PAT": "given"},
+    {"SYSTEM_ACCESSTOKEN": "given", "SYSTEM_COLLECTIONURI": "https://dev.azure.com/contoso/"},
+    {CURRENT + "EXTERNAL_FEED_ENDPOINTS": GIVEN_ENDPOINTS},
+    {"VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": GIVEN_ENDPOINTS},
+    {CURRENT + "URI_PREFIXES": FEED[:30], CURRENT + "ACCESSTOKEN": "given"},
+    {"VSS_NUGET_URI_PREFIXES": FEED[:34], "VSS_NUGET_ACCESSTOKEN": "given"},
+]
+
+
+@pytest.mark.parametrize("environ", OUTRIGHT, ids=lambda row: "+".join(row))
+def test_earlier_variables_that_give_a_credential(worker: Machine, environ: dict[str, str]) -> None:
+    """They come before any identity."""
+    prefixes = {name: FEED.partition("_pack")[0] for name in environ if "PREFIXES" in name}
+    found = worker.get(**with_secret(worker), **{**environ, **prefixes})
+    assert found == "given"
+    assert asked(worker) == []
+    assert worker.files() == []
+
+
+KINDS = [
+    ("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "true", "entra"),
+    (CURRENT + "RETURN_ENTRA_TOKENS", "true", "entra"),
+    (CURRENT + "RETURN_ENTRA_TOKENS", "True", "entra"),
+    (CURRENT + "RETURN_ENTRA_TOKENS", "1", "session"),  # only the word counts
+    (CURRENT + "VSTS_TOKENTYPE", "Compact", "pat"),
+    (CURRENT + "TOKENTYPE", "compact", "pat"),
+    (EARLIER + "VSTS_TOKENTYPE", "Compact", "pat"),
+    (CURRENT + "VSTS_TOKENTYPE", "SelfDescribing", "session"),
+    (CURRENT + "TOKENTYPE", "SelfDescribing", "session"),
+    (EARLIER + "VSTS_TOKENTYPE", "SelfDescribing", "session"),
+    ("AZURE_DEVOPS_PAT_DURATION", "7", "session"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "kind"), KINDS)
+def test_earlier_variables_that_choose_the_token(machine: Machine, name: str, value: str, kind: str) -> None:
+    machine.az()
+    gets(machine, f"{kind} of ada@contoso.example", **{name: value})
+
+
+MINUTES = (
+    CURRENT + "VSTS_SESSIONTIMEMINUTES",
+    CURRENT + "SESSIONTIMEMINUTES",
+    EARLIER + "VSTS_SESSIONTIMEMINUTES",
+)
+
+
+@pytest.mark.parametrize("name", MINUTES)
+@pytest.mark.parametrize(
+    ("kind", "minutes", "granted"),
+    [
+        ("SelfDescribing", "90", 90),
+        ("SelfDescribing", "90.5", 90.5),
+        ("SelfDescribing", "99999", 24 * 60),
+        ("Compact", "10080", 10080),
+    ],
+)
+def test_earlier_variables_that_choose_the_time(
+    machine: Machine, name: str, kind: str, minutes: str, granted: float
+) -> None:
+    machine.az()
+    token = machine.get(**{name: minutes, CURRENT + "VSTS_TOKENTYPE": kind})
+    left = machine.services.tokens[token].expires - machine.services.now()
+    assert granted * 60 - 30 < left <= granted * 60 + 1
+
+
+def test_earlier_variables_of_a_pat(machine: Machine) -> None:
+    machine.az()
+    wanted = {"AZURE_DEVOPS_PAT_DURATION": "7", "AZURE_DEVOPS_PAT_SCOPE": "vso.packaging"}
+    token = machine.get(KEYRINGS_ARTIFACTS_TOKEN_TYPE="pat", **wanted)
+    found = machine.services.tokens[token]
+    assert (found.kind, found.scope) == ("pat", "vso.packaging")
+    assert 6.9 * DAY < found.expires - machine.services.now() <= 7 * DAY
+
+
+@pytest.mark.parametrize("prefix", [CURRENT, EARLIER])
+def test_earlier_variables_of_a_sign_in(machine: Machine, prefix: str) -> None:
+    """Authority and hint; the time to wait is tested with the browser."""
+    open_browser(machine)
+    authority = f"https://login.microsoftonline.com/{CONTOSO_TENANT}"
+    names = {prefix + "MSAL_AUTHORITY": authority, prefix + "MSAL_LOGIN_HINT": "ada@contoso.example"}
+    gets(machine, "session of ada@contoso.example", **names)
+    (request,) = machine.services.seen(path_contains="/authorize")
+    assert (request.path.split("/")[1], request.query["login_hint"]) == (
+        CONTOSO_TENANT,
+        "ada@contoso.example",
+    )
+
+
+# Azure DevOps Server.
+
+SERVER = "https://tfs.example.com/tfs/DefaultCollection/_packaging/pyfeed/pypi/simple/"
+HOST_NAMES = [
+    "KEYRINGS_ARTIFACTS_HOSTS",
+    CURRENT + "VSTS_HOSTS",
+    CURRENT + "HOSTS",
+    EARLIER + "HOSTS",
+    EARLIER + "VSTS_HOSTS",
+]
+
+
+@pytest.mark.parametrize("name", HOST_NAMES)
+def test_an_azure_devops_server_takes_what_is_given(worker: Machine, name: str) -> None:
+    worker.az()
+    hosts = {name: "other.example;TFS.example.com", **with_secret(worker)}
+    said = worker.fails(SERVER, **hosts)
+    assert "tfs.example.com" in said
+    assert "Azure DevOps Server" in said
+    assert "AZURE_DEVOPS_EXT_PAT" in said
+    found = worker.get(SERVER, **hosts, AZURE_DEVOPS_EXT_PAT="given")
+    assert found == "given"
+    assert asked(worker) == []
+    assert worker.services.tunnels == []
+
+
+def test_an_azure_devops_server_takes_what_is_set(machine: Machine) -> None:
+    chain = {
+        **plug_in(machine, "small_keyring", SMALL_KEYRING),
+        "KEYRINGS_ARTIFACTS_HOSTS": "tfs.example.com",
+    }
+    assert set_password(machine, SERVER, "own-pat", **chain).stderr == ""
+    assert machine.get(SERVER, **chain) == "own-pat"
+    assert {each.host for each in machine.services.seen()} <= {"tfs.example.com"}
+    machine.keyring("del", SERVER, "me", **chain)
+    said = machine.fails(SERVER, **chain)
+    assert "Azure DevOps Server" in said
+
+
+def test_a_server_that_nobody_named_is_not_ours(worker: Machine) -> None:
+    done = worker.keyring("get", SERVER, "me", status=1, **with_secret(worker))
+    assert done.stdout + done.stderr == ""
+    for look_alike in ("https://tfs.example.com.evil.example/tfs/", "http://tfs.example.com/tfs/"):
+        done = worker.keyring("get", look_alike, "me", status=1, KEYRINGS_ARTIFACTS_HOSTS="tfs.example.com")
+        assert done.stdout + done.stderr == ""
+    assert worker.services.tunnels == []
+
+
+# Docker.
+
+
+def test_a_secret_of_docker_is_read_and_kept_nowhere(worker: Machine) -> None:
+    path = beside(worker, "azure_devops_ext_pat", "given\n")
+    assert worker.get(AZURE_DEVOPS_EXT_PAT_FILE=path) == "given"
+    assert asked(worker) == []
+    assert worker.files() == []
+
+
+@EVERY_WAY
+def test_no_secret_of_a_machine_is_in_the_log(worker: Machine, way: Way, cold: list[str]) -> None:
+    code = (
+        "import logging, sys, keyring\n"
+        "logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)\n"
+        "assert keyring.get_password(sys.argv[1], 'me')"
+    )
+    log = worker.python(code, FEED, **way(worker))
+    pipeline, own = worker.services.pipeline, worker.services.identities
+    hidden = [*secrets_of(worker), *worker.services.assertions, own.header, *own.keys]
+    for request in worker.services.seen():
+        hidden.append(request.form.get("client_assertion", ""))
+    hidden += [pipeline.runner_token, pipeline.job_token, "pass word"]
+    assert [each for each in hidden if each and each in log] == []
 
 
 # ----------------------------------------------------------------------------------------------
