@@ -3,13 +3,16 @@
 
 pip, uv, pixi, twine and others ask `keyring` for a password; this backend answers for
 `pkgs.dev.azure.com` and its kin, and says nothing about any other service. It needs
-`keyring` and `urllib3`, and may be used as a copied file:
+`keyring` and `urllib3`, and may be used as a copied file, with its folder on PYTHONPATH and
 
     PYTHON_KEYRING_BACKEND=keyrings_artifacts.ArtifactsKeyringBackend
 
-with the file on `PYTHONPATH`. A credential is given by the environment (AZURE_DEVOPS_EXT_PAT and
-its kin), found where an earlier call kept it, or obtained: an Entra token, from the Azure CLI,
-is exchanged for a token that opens packages and nothing else. README.md lists the variables.
+A credential is given by the environment (AZURE_DEVOPS_EXT_PAT and its kin), found where an earlier
+call kept it, or obtained: one of SOURCES, from a machine's identity over the Azure CLI to a
+browser, yields an Entra token, and a person's is exchanged for a token that opens packages and
+nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources, and
+KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; all other variables are Azure's own, or those
+of the tools before this one.
 
 Decisions are pure functions over plain values; every effect is a field of `World`. `None` means
 "not mine"; an `ArtifactsError` means "mine, and broken" and is one sentence that names the mend.

@@ -5609,6 +5609,7 @@ def test_no_secret_is_in_the_log(machine: Machine) -> None:
 SOURCE = Path(__file__).parent
 OURS = "keyrings.artifacts"  # among requirements: the wheel of this project
 WITH_USER = FEED.replace("https://", "https://VssSessionToken@")
+ALONE = ("keyring", OURS)  # as `uv tool install keyring --with keyrings.artifacts` makes it
 SERVED = {"pkgs.dev.azure.com:443", "pkgsprodsu3weu.blob.core.windows.net:443", "vssps.dev.azure.com:443"}
 
 
@@ -5675,6 +5676,25 @@ def test_the_wheel_is_one_module(clients: Clients) -> None:
     assert names == ["keyrings_artifacts.py"]
 
 
+def test_under_pip_the_device_code_is_seen_once_and_the_installation_goes_on(
+    machine: Machine, clients: Clients
+) -> None:
+    """pip 26.2 and newer throws away what the program `keyring` says on stderr."""
+    machine.services.device_interval = 1.0
+    set_path(machine, clients.programs(*ALONE))
+    pip = str(clients.programs("pip") / "pip")
+    target = str(machine.home / "site")
+    command = (pip, "install", "--keyring-provider", "subprocess", "--target", target)
+    terminal = Terminal(machine, *command, "--index-url", WITH_USER, "contoso-greeting")
+    code = terminal.wait_for(ENTER)[1]
+    machine.services.approve_device(code, machine.services.accounts["ada@contoso.example"])
+    status, _ = terminal.end()
+    assert status == 0
+    assert (Path(target) / "contoso_greeting.py").exists()
+    assert len(re.findall(ENTER, terminal.screen)) == 1
+    assert len(machine.services.seen(path_contains="/devicecode")) == 1
+
+
 class Client(NamedTuple):
     """How a program is called in an empty folder, and what it finds there and on PATH.
 
@@ -5689,7 +5709,6 @@ class Client(NamedTuple):
     takes_proxy: bool = True
 
 
-ALONE = ("keyring", OURS)  # as `uv tool install keyring --with keyrings.artifacts` makes it
 PACKAGES = "contoso-greeting contoso-two contoso-three"  # more than one, to be fetched at once
 PIP = "pip install --target {folder}/site --index-url "
 PIP_SUBPROCESS = {"PIP_KEYRING_PROVIDER": "subprocess"}
