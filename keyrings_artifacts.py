@@ -23,12 +23,10 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import hmac
 import json
 import logging
 import os
 import re
-import shlex
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -310,6 +308,8 @@ class NoCredential(ArtifactsError):
     """Every source that applies has been tried."""
 
     def __init__(self, challenge: Challenge, failures: Sequence[object], silent: str) -> None:
+        import shlex
+
         name, url = challenge.feed.organization, shlex.quote(challenge.feed.url)
         text = (
             f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
@@ -1675,6 +1675,8 @@ def answer_browser(target: str, form: str, state: str) -> Page:
     Anybody on this machine may ask: an icon, a guess and a page opened twice are answered, and no
     more. A query is answered by a redirect (303), which takes the code out of the address line.
     """
+    import hmac
+
     path, _, query = target.partition("?")
     answer = dict(parse_qsl(form or query))
     done = "You can close this page and go back to your terminal."
