@@ -1969,7 +1969,9 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     if not identity(world.environ):  # a configured one may do without
         challenge.discover()
     patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
-    with world.lock(entry(feed, world), patience) as turn:
+    # What only this process will have, no other waits for: no file of an image build's, not even a lock.
+    shared = not identity(world.environ) or world.store.lasts()
+    with world.lock(entry(feed, world), patience, shared) as turn:
         session = fresh_session(feed, settings, world, latest=True)
         if session is not None:
             return session
@@ -2358,6 +2360,10 @@ class Store:
         places = (place for place in self._places() if in_file or isinstance(place, Keyring))
         return any(self._try(place, write_entry, place, name, text) for place in places)
 
+    def lasts(self) -> bool:
+        """Whether there is a keyring for what may not lie in a file."""
+        return any(isinstance(place, Keyring) for place in self._places())
+
     def keeps(self) -> bool:
         """Whether a keyring really takes an entry, and gives it back."""
         name = f"probe/{os.getpid()}-{threading.get_ident()}"
@@ -2445,7 +2451,7 @@ class World:
     of_system: Callable[[str], bool]  # whether the system, not a user, owns a file
     helper: Callable[[], str | None]  # Codespaces' program, in this user's home and theirs alone
     store: Store
-    lock: Callable[[str, float], AbstractContextManager[Turn]]  # name, seconds
+    lock: Callable[[str, float, bool], AbstractContextManager[Turn]]  # name, seconds, across processes
     notify: Callable[[str], None]  # to the person
     progress: Callable[[str], None]  # in place of the one before, on a terminal alone
     terminal: Callable[[], bool]  # whether a person can see one
@@ -2624,28 +2630,34 @@ _ended: set[str] = set()  # turns in which a person turned this process down
 
 
 @contextmanager
-def lock(name: str, seconds: float) -> Iterator[Turn]:
-    """Let one thread of one process in at a time, under a name; after some seconds, anybody.
+def lock(name: str, seconds: float, shared: bool) -> Iterator[Turn]:
+    """Let one thread in at a time, under a name, and of all processes' where `shared`.
 
-    The system frees the lock of a process that dies. Without a place for a file, threads alone.
+    After some seconds, anybody. The system frees the lock of a process that dies. Without a place for
+    a file, processes do not wait for each other.
     """
     turn = _turns.setdefault(name, threading.Lock())
     held = turn.acquire(timeout=seconds)
     stream = None
     try:
         with suppress(OSError, RuntimeError):
-            folder = Path(platform_.data_root()) / "keyrings_artifacts"
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            path = folder / f"{file_name(name)}.lock"
-            stream = open(os.open(path, flags, 0o600), "r+")  # noqa: SIM115
-            lock_file(stream, seconds)
+            if shared:
+                stream = open_lock(name)
+                lock_file(stream, seconds)
         yield Turn(stream, name)
     finally:
         if stream is not None:
             stream.close()
         if held:
             turn.release()
+
+
+def open_lock(name: str) -> TextIO:
+    """Return the file that stands for a name's turns; raises `OSError`, `RuntimeError` without a home."""
+    folder = Path(platform_.data_root()) / "keyrings_artifacts"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return open(os.open(folder / f"{file_name(name)}.lock", flags, 0o600), "r+")
 
 
 def lock_file(stream: TextIO, seconds: float) -> None:

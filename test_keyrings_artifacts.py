@@ -2219,6 +2219,9 @@ class Kept(module.Store):
     def read(self, name: str, latest: bool = False) -> str | None:
         return self.entries.get(name)
 
+    def lasts(self) -> bool:
+        return self.real
+
     def keeps(self) -> bool:
         return self.real
 
@@ -2258,7 +2261,7 @@ def make_world(**changes: Any) -> module.World:
         notify=unexpected,
         ticks=lambda: 0.0,
         store=Kept(),
-        lock=lambda name, seconds: contextlib.nullcontext(module.Turn(None)),
+        lock=lambda name, seconds, shared: contextlib.nullcontext(module.Turn(None)),
         progress=lambda text: None,
         terminal=lambda: False,
         browser=lambda: None,
@@ -6181,6 +6184,7 @@ def test_an_application_signs_in_by_itself_and_leaves_no_trace(
         gets(worker, "entra of robot", **environ)
         assert asked(worker) == cold
         assert worker.files() == []
+        assert not list(worker.home.rglob("*.lock"))
 
 
 @EVERY_WAY
