@@ -4885,10 +4885,12 @@ def desktop(machine: Machine) -> Iterator[Machine]:
     command = ["gnome-keyring-daemon", "--unlock", "--foreground", "--components=secrets"]
     with password.open() as stdin, open(os.devnull, "w") as null:
         daemon = subprocess.Popen(command, stdin=stdin, stdout=null, stderr=null, env=machine.environ)
-    for _ in range(50):
-        if "SecretService" in machine.keyring("--list-backends").stdout:
+    alone = {"PYTHON_KEYRING_BACKEND": "keyring.backends.SecretService.Keyring"}
+    for _ in range(50):  # it is on the bus before its collection is open
+        if set_password(machine, "probe", "probe", **alone).returncode == 0:
             break
         time.sleep(0.1)
+    machine.keyring("del", "probe", "me", **alone)
     yield machine
     for process in (daemon, bus):
         process.kill()
