@@ -1041,7 +1041,7 @@ ARC_ENDPOINT: Final = "http://localhost:40342/metadata/identity/oauth2/token"
 ARC_VERSION: Final = "2020-06-01"
 ARC_TOKENS: Final = "/var/opt/azcmagent/tokens"
 ARC_KEY: Final = 4096  # characters
-LOCAL: Final = r"https://|http://(?:localhost|127\.[\d.]+|169\.254\.[\d.]+|\[::1\])[:/]"
+LOCAL: Final = r"https://|http://(?:localhost|127\.[\d.]+|169\.254\.[\d.]+|\[::1\])(?::\d+)?(?:[/?]|$)"
 
 
 def application(source: str, world: World, challenge: Challenge, client: str, **form: str) -> Bearer:

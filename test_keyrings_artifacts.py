@@ -6814,10 +6814,11 @@ def test_what_is_not_in_azure_is_told_at_once_and_asks_nobody(worker: Machine) -
         {"IDENTITY_ENDPOINT": "http://evil.example/", "IDENTITY_HEADER": "s3cret"},
         {"IDENTITY_ENDPOINT": "http://127.0.0.1.evil.example/", "IDENTITY_HEADER": "s3cret"},
         {"IDENTITY_ENDPOINT": "http://localhost@evil.example/", "IDENTITY_HEADER": "s3cret"},
+        {"IDENTITY_ENDPOINT": "http://localhost:80@evil.example/", "IDENTITY_HEADER": "s3cret"},
         {"MSI_ENDPOINT": "http://evil.example/", "MSI_SECRET": "s3cret"},
         {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://evil.example"},
     ],
-    ids=["elsewhere", "look-alike", "user info", "older", "VM"],
+    ids=["elsewhere", "look-alike", "user info", "user info like a port", "older", "VM"],
 )
 def test_no_identity_is_asked_for_in_the_clear_beyond_this_machine(
     worker: Machine, environ: dict[str, str]
