@@ -2550,7 +2550,7 @@ def codespaces_helper() -> str | None:
 
     It is run only where nobody else could have put it there.
     """
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError, RuntimeError, AttributeError):  # Windows knows no such user ids
         path = Path.home() / "ado-auth-helper"
         status = path.stat()
         if status.st_uid == os.geteuid() and not status.st_mode & 0o022 and os.access(path, os.X_OK):
@@ -2781,9 +2781,12 @@ def which(program: str) -> str | None:
     path = os.pathsep.join(folder for folder in folders if os.path.isabs(folder))
     names = (f"{program}.cmd", f"{program}.exe") if os.name == "nt" else (program,)
     found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
-    # Windows looks in the current folder first, whatever the path.
-    own = found is None or not os.path.isabs(found) or os.path.dirname(found) == os.getcwd()
-    return None if own else found
+    if found is None or not os.path.isabs(found):
+        return None
+    with suppress(OSError):  # a current folder that is gone holds no program
+        if os.path.samefile(os.path.dirname(found), os.getcwd()):  # Windows looks there, whatever the path
+            return None
+    return found
 
 
 def run(command: Sequence[str], seconds: float) -> Completed:
@@ -2962,7 +2965,7 @@ def interrupted() -> None:
     """End the program `keyring` as a shell would say it, without a traceback; no other program."""
     import sys
 
-    started = Path(sys.argv[0])
+    started = Path((sys.argv or [""])[0])
     if "keyring" in (started.stem, started.parent.name):
         raise SystemExit(130) from None
 

@@ -5042,6 +5042,13 @@ def test_a_program_in_the_current_folder_is_not_run(machine: Machine) -> None:
     assert not (machine.home / "was-run").exists()
 
 
+def test_a_current_folder_that_is_gone(machine: Machine) -> None:
+    machine.az()
+    script = f'mkdir gone; cd gone; rmdir ../gone; exec "$0" get {FEED} me'
+    done = machine.run("/bin/sh", "-c", script, str(BIN / "keyring"))
+    assert opens(machine, done.stdout.strip())
+
+
 def test_tf401444_names_the_page_to_open(machine: Machine) -> None:
     machine.az()
     machine.services.organizations["contoso"].never_signed_in.add("ada@contoso.example")
