@@ -3420,7 +3420,6 @@ def test_read_tool_raises_the_declared_error_alone(printed: object) -> None:
 
 ROBOT = {"AZURE_CLIENT_ID": "robot", "AZURE_TENANT_ID": TENANT}
 APP_TOKEN = jwt({"idtyp": "app", "appid": "robot", "exp": NOW + 3600})
-AUDIENCE = "api://AzureADTokenExchange"
 
 
 @pytest.mark.parametrize(
