@@ -311,16 +311,17 @@ class NoCredential(ArtifactsError):
         import shlex
 
         name, url = challenge.feed.organization, shlex.quote(challenge.feed.url)
-        text = (
-            f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
-            f"'keyring --mode creds get {url}' in a terminal, or '{az_login(challenge.tenant)}', "
-            "or set AZURE_DEVOPS_EXT_PAT to a personal access token."
-        )
+        tried = "\n".join(f"  {failure}" for failure in failures[:8])
         if len(failures) == 1:
             text = str(failures[0])
         elif failures:
-            tried = "\n".join(f"  {failure}" for failure in failures[:8])
             text = f"No sign-in to organization '{name}' succeeded:\n{tried}"
+        else:  # the tenant takes a request, which may fail itself and say less than what failed before
+            text = (
+                f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
+                f"'keyring --mode creds get {url}' in a terminal, or '{az_login(challenge.tenant)}', "
+                "or set AZURE_DEVOPS_EXT_PAT to a personal access token."
+            )
         super().__init__(text)
 
 
@@ -332,6 +333,11 @@ def shown(text: object, limit: int = 200) -> str:
     """Return outside text fit for a terminal: one line of printable characters, not too many."""
     clean = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit])
     return " ".join(clean.split())[:limit]
+
+
+def authority_of(url: str) -> str:
+    """Return host and port of a URL, whatever the URL, for display; never its user info."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 def az_login(tenant: str | None) -> str:
@@ -1253,7 +1259,10 @@ def issued(who: str, key: str, request: Request, world: World) -> str:
         raise ArtifactsError(
             f"workload_identity: the address of {who} for tokens is not https: it is not used."
         )
-    response = fetch(request, world)
+    try:
+        response = fetch(request, world)
+    except NetworkError as error:  # of this job's host alone
+        raise ArtifactsError(f"workload_identity: {error}") from None
     assertion = parse_object(response.body).get(key)
     if response.status != 200 or not is_token(assertion):
         raise ArtifactsError(
@@ -1328,7 +1337,7 @@ def on_vm(world: World) -> bool:
 def identity_answer(source: str, request: Request, world: World) -> Bearer:
     """Return the token that an identity endpoint answers with; raises where it does not."""
     if not re.match(LOCAL, request.url):
-        host = shown(urlsplit(request.url).netloc, 80)
+        host = shown(authority_of(request.url), 80)
         raise ArtifactsError(f"{source}: {host} is neither this machine nor https: it is not asked.")
     response = fetch(request, world)
     if response.status == 401 and ARC_VERSION in request.url:
@@ -2843,9 +2852,14 @@ def send(request: Request) -> Response:
     """
     import urllib3.exceptions as errors
 
-    host = urlsplit(request.url).netloc
+    host = authority_of(request.url)
     try:
         return within(TRY_SECONDS, _send, request)
+    except ValueError:  # of an address or a header of the environment's
+        told = f"{shown(host, 80)} cannot be asked like that: check address and header."
+        raise NetworkError(told, passing=False) from None
+    except errors.NewConnectionError as error:  # to urllib3 a kind of time-out
+        raise NetworkError(UNREACHABLE.format(host, type(error).__name__)) from None
     except errors.ProxyError as error:
         cause = error.args[-1]  # urllib3 takes a drop behind a proxy for the proxy's
         if not isinstance(cause, errors.HTTPError) and "Tunnel connection failed" not in str(cause):

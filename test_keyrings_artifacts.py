@@ -2130,9 +2130,12 @@ WATCH = """
 import builtins, io, os, sys, time
 
 def watch(event, arguments):
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = str(arguments[1][0])
-        if host not in ("127.0.0.1", "::1"):
+    looked_up = event in ("socket.getaddrinfo", "socket.gethostbyname")
+    connected = event == "socket.connect" and isinstance(arguments[1], tuple)
+    if looked_up or connected:
+        host = arguments[0] if looked_up else arguments[1][0]
+        host = host.decode() if isinstance(host, bytes) else str(host)
+        if host not in ("127.0.0.1", "::1", "localhost"):
             descriptor = os.open(os.environ["STAND_IN_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.write(descriptor, (host + "\\n").encode())
             os.close(descriptor)
@@ -4670,17 +4673,21 @@ class Small(KeyringBackend):
     priority = 5
     def load(self):
         return json.loads(PATH.read_text()) if PATH.exists() else {}
+    def save(self, data):  # in one step, as readers do not wait
+        draft = PATH.with_name(f".small-keyring-{os.getpid()}")
+        draft.write_text(json.dumps(data))
+        draft.replace(PATH)
     def get_password(self, service, username):
         return self.load().get(f"{service}|{username}")
     def set_password(self, service, username, password):
         if len(password) > 1280:
             raise OSError(1783, "CredWrite", "The stub received bad data")
-        PATH.write_text(json.dumps({**self.load(), f"{service}|{username}": password}))
+        self.save({**self.load(), f"{service}|{username}": password})
     def delete_password(self, service, username):
         data = self.load()
         if data.pop(f"{service}|{username}", None) is None:
             raise PasswordDeleteError(service)
-        PATH.write_text(json.dumps(data))
+        self.save(data)
 """
 
 
@@ -6669,6 +6676,54 @@ def test_the_last_notice_lists_what_was_tried(worker: Machine) -> None:
 
 def feed_endpoints(machine: Machine) -> dict[str, str]:
     return for_feed(machine, clientId=str(uuid.uuid4()))
+
+
+def test_what_is_wrong_is_told_though_the_feed_does_not_answer(worker: Machine) -> None:
+    environ = with_secret(worker)
+    change(worker, secret="other")
+    worker.services.faults.append(fault(Reply(503), times=99, host="pkgs.dev.azure.com"))
+    said = worker.fails(**environ)
+    assert "AADSTS7000215" in said
+
+
+HEADER = {"IDENTITY_ENDPOINT": "http://127.0.0.1:9/", "IDENTITY_HEADER": "s3cret\nX: y"}
+FEDERATED = {"AZURE_CLIENT_ID": "c", "AZURE_TENANT_ID": CONTOSO_TENANT, "KEYRINGS_ARTIFACTS_SOURCES": WI}
+NO_ADDRESS = [
+    {"IDENTITY_ENDPOINT": "http://[::1/", "IDENTITY_HEADER": "s3cret"},
+    {"IDENTITY_ENDPOINT": "http://[::1/", "IMDS_ENDPOINT": "x"},
+    {"MSI_ENDPOINT": "http://[::1/"},
+    {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://[::1/"},
+    {
+        **FEDERATED,
+        "ACTIONS_ID_TOKEN_REQUEST_URL": "https://[::1/",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "s3cret",
+    },
+    HEADER,
+    {"MSI_ENDPOINT": "http://127.0.0.1:9/", "MSI_SECRET": "s3cret\nX: y"},
+]
+
+
+@pytest.mark.parametrize("environ", NO_ADDRESS, ids=lambda row: "+".join(row))
+def test_variables_of_a_platform_that_hold_nonsense(worker: Machine, environ: dict[str, str]) -> None:
+    said = worker.fails(**environ)
+    assert said.startswith((MI, WI))
+    assert "s3cret" not in said
+
+
+def test_an_endpoint_that_is_not_there_is_told_as_that(worker: Machine) -> None:
+    """Nothing listens: no time went by, and no proxy would help."""
+    said = worker.fails(IDENTITY_ENDPOINT="http://127.0.0.1:9/", IDENTITY_HEADER="s3cret")
+    assert said.startswith("managed_identity: ")
+    assert "within" not in said
+    assert "PROXY" not in said
+
+
+def test_a_job_whose_host_does_not_answer_gives_way(worker: Machine) -> None:
+    """What a source cannot reach is no reason to stop before the next."""
+    worker.az()
+    worker.services.faults.append(fault(Reply(503), times=99, host="pipelines.actions.githubusercontent.com"))
+    environ = {**on_github(worker), "KEYRINGS_ARTIFACTS_SOURCES": f"{WI},azure_cli"}
+    gets(worker, "session of ada@contoso.example", **environ)
 
 
 # Who comes after whom.
