@@ -2842,7 +2842,13 @@ def drain(pipe: IO[bytes], into: bytearray) -> None:
             into.extend(part[: MAX_BODY - len(into)])
 
 
-UNREACHABLE: Final = "{} could not be reached ({}): check the network and HTTPS_PROXY, then try again."
+def unreachable(request: Request, cause: object) -> NetworkError:
+    """Return the error for a request that got no answer, by the class of its cause."""
+    check = "that something listens there" if request.direct else "the network and HTTPS_PROXY"
+    return NetworkError(
+        f"{authority_of(request.url)} could not be reached ({type(cause).__name__}): check {check}, then "
+        "try again."
+    )
 
 
 def send(request: Request) -> Response:
@@ -2859,11 +2865,11 @@ def send(request: Request) -> Response:
         told = f"{shown(host, 80)} cannot be asked like that: check address and header."
         raise NetworkError(told, passing=False) from None
     except errors.NewConnectionError as error:  # to urllib3 a kind of time-out
-        raise NetworkError(UNREACHABLE.format(host, type(error).__name__)) from None
+        raise unreachable(request, error) from None
     except errors.ProxyError as error:
         cause = error.args[-1]  # urllib3 takes a drop behind a proxy for the proxy's
         if not isinstance(cause, errors.HTTPError) and "Tunnel connection failed" not in str(cause):
-            raise NetworkError(UNREACHABLE.format(host, type(cause).__name__)) from None
+            raise unreachable(request, cause) from None
         raise NetworkError(
             f"The proxy did not let us through to {host}: check HTTPS_PROXY, with user name and "
             "password where it wants them, and NO_PROXY."
@@ -2880,7 +2886,7 @@ def send(request: Request) -> Response:
             "HTTPS_PROXY, then try again."
         ) from None
     except (errors.HTTPError, OSError) as error:
-        raise NetworkError(UNREACHABLE.format(host, type(error).__name__)) from None
+        raise unreachable(request, error) from None
 
 
 def _send(request: Request) -> Response:
