@@ -2862,8 +2862,7 @@ def send(request: Request) -> Response:
     try:
         return within(TRY_SECONDS, _send, request)
     except ValueError:  # of an address or a header of the environment's
-        told = f"{shown(host, 80)} cannot be asked like that: check address and header."
-        raise NetworkError(told, passing=False) from None
+        raise NetworkError(f"{shown(host, 80)} cannot be asked: check address and header.", False) from None
     except errors.NewConnectionError as error:  # to urllib3 a kind of time-out
         raise unreachable(request, error) from None
     except errors.ProxyError as error:
