@@ -1172,7 +1172,8 @@ def sign_assertion(
         key: Any = serialization.load_pem_private_key(data, secret)
         leaf, *rest = x509.load_pem_x509_certificates(data)
     else:
-        key, leaf, rest = pkcs12.load_key_and_certificates(data, secret)  # type: ignore[assignment]
+        found: Any = pkcs12.load_key_and_certificates(data, secret)
+        key, leaf, rest = found
     if not isinstance(key, rsa.RSAPrivateKey) or leaf is None:
         raise ValueError
     ders = [each.public_bytes(serialization.Encoding.DER) for each in (leaf, *rest)]
@@ -1183,8 +1184,8 @@ def sign_assertion(
     }
     if chain:
         header["x5c"] = [base64.b64encode(der).decode() for der in ders]
-    body = {"aud": audience, "iss": client, "sub": client, "jti": nonce}
-    body.update({"nbf": int(now), "iat": int(now), "exp": int(now + 10 * MINUTE)})  # type: ignore[dict-item]
+    body: dict[str, Any] = {"aud": audience, "iss": client, "sub": client, "jti": nonce}
+    body.update({"nbf": int(now), "iat": int(now), "exp": int(now + 10 * MINUTE)})
     text = ".".join(base64url(json.dumps(part).encode()) for part in (header, body))
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
     return f"{text}.{base64url(key.sign(text.encode(), pss, hashes.SHA256()))}"
@@ -2579,7 +2580,7 @@ def terminal() -> TextIO | None:
     if "tty" not in _opened:
         path = "CONOUT$" if os.name == "nt" else "/dev/tty"
         try:
-            _opened["tty"] = open(path, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+            _opened["tty"] = open(path, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  for the process
         except OSError:
             _opened["tty"] = None
     return _opened["tty"]
