@@ -74,6 +74,7 @@ SESSION_DAYS: Final = 1  # artifacts-credprovider: a self-describing token lives
 PAT_DAYS: Final = 90
 MAX_PAT_DAYS: Final = 365  # https://learn.microsoft.com/azure/devops/organizations/accounts/use-personal-access-tokens-to-authenticate
 
+CALL_SECONDS: Final = 50.0  # for a whole call, beside what people take: installers wait behind it
 TRIES: Final = 3
 TRY_SECONDS: Final = 10.0
 MAX_RETRY_AFTER: Final = 5.0  # seconds: an installer waits behind this call
@@ -994,15 +995,23 @@ def retry_pause(attempt: int, response: Response | None, jitter: float) -> float
     return float(0.4 * 2**attempt * (0.5 + jitter / 2))
 
 
+TOO_LATE: Final = f"what came before took {CALL_SECONDS:.0f} seconds. Check the network, then try again."
+
+
 def fetch(request: Request, world: World) -> Response:
     """Return the answer to a request, tried again after a drop, a time-out, 429 and 5xx.
 
-    Raises `NetworkError` when none of the tries brought anything better.
+    Raises `NetworkError` when none of the tries brought anything better, or time is up.
     """
+    host = shown(authority_of(request.url), 80)
+    failure = NetworkError(f"{host} was not asked: {TOO_LATE}")
     for attempt in range(1, request.tries + 1):
+        left = world.patience.left()
+        if not left:
+            break
         response = None
         try:
-            response = world.send(request)
+            response = world.send(request, min(TRY_SECONDS, left))
         except NetworkError as error:
             failure = error
             if not error.passing:
@@ -1012,11 +1021,11 @@ def fetch(request: Request, world: World) -> Response:
             if response.status != 429 and response.status < 500:
                 return response
             failure = NetworkError(
-                f"{urlsplit(request.url).netloc} answered {response.status}: the service has "
-                "trouble or limits you. Try again in a few minutes."
+                f"{host} answered {response.status}: the service has trouble or limits you. Try again "
+                "in a few minutes."
             )
         if attempt < request.tries:
-            world.sleep(retry_pause(attempt, response, world.jitter()))
+            world.sleep(min(retry_pause(attempt, response, world.jitter()), left))
     raise failure
 
 
@@ -1444,6 +1453,9 @@ class Tool(NamedTuple):
 
 def run_tool(tool: Tool, world: World, command: Sequence[str], seconds: float) -> Completed:
     """Return how a tool ended; raises where it did not start or end."""
+    seconds = min(seconds, world.patience.left())
+    if not seconds:
+        raise ArtifactsError(f"{tool.source}: {tool.name} was not asked: {TOO_LATE}")
     try:
         return world.run(command, seconds)
     except TimeoutError:
@@ -1900,6 +1912,7 @@ def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[
     end = world.ticks() + seconds
     try:
         while world.ticks() < end:
+            world.patience.renew()  # the time is the person's
             left = end - world.ticks()
             world.progress(f"Waiting for you to sign in to {organization}: {left:.0f} s")
             found = poll(min(left, 1.0))
@@ -1970,8 +1983,8 @@ def credential_for(feed: Feed, service: str, username: str | None, world: World)
 def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     """Return a new session for a feed: of all processes and threads one gets it, the others wait.
 
-    They find it kept; or, where a person turned that sign-in down meanwhile, raise `SignInEnded`
-    rather than ask that person once more. Raises `PublicFeed`.
+    They find it kept; or, where a person turned that sign-in down meanwhile or there was no network
+    for it, raise `SignInEnded` rather than ask once more. Raises `PublicFeed`.
     """
     began = world.now()
     discover = lru_cache(lambda: read_challenge(feed, fetch(headers_only(feed.url), world)))
@@ -1981,20 +1994,25 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
     # What only this process will have, no other waits for: no file of an image build's, not even a lock.
     shared = not identity(world.environ) or world.store.lasts()
+    left = world.patience.left()
     with world.lock(entry(feed, world), patience, shared) as turn:
         session = fresh_session(feed, settings, world, latest=True)
         if session is not None:
             return session
-        if turn.ended_here or began <= turn.ended_at() <= world.now():
+        ended, final = turn.ended()
+        missed = began < ended <= world.now()
+        if turn.declined or (missed and final):
             raise SignInEnded(
                 f"The sign-in to organization '{feed.organization}' that was waited for came to nothing: "
                 "run the command again."
             )
+        if not missed:  # then it was no failure that was waited for
+            world.patience.renew(left)
         old = read_session(world.store.read(entry(feed, world)))
         try:
             session = sign_in(challenge, settings, world)
-        except SignInEnded:
-            turn.end(world.now())
+        except ArtifactsError as error:
+            turn.end(world.now(), error)
             raise
         keep(feed, session, world)
         if old and old.pat_id and (old.expires or 0) > world.now():  # of another type or scope
@@ -2116,7 +2134,11 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
             if bearer is not None:
                 log.debug("%s: a token for %s", bearer.source, "a person" if bearer.person else "an app")
                 return exchange(challenge, bearer, settings, world)
-        except (NetworkError, SignInEnded):
+        except NetworkError as error:
+            if not failures:
+                raise
+            raise NoCredential(challenge, [*failures, error], "") from None
+        except SignInEnded:
             raise
         except ArtifactsError as error:
             if source in (browser, device_code):  # one more question would not be better answered
@@ -2352,8 +2374,8 @@ class Store:
     that fails costs one notice and nothing else: no method raises.
     """
 
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        self._notify = notify
+    def __init__(self, notify: Callable[[str], None], patience: Patience) -> None:
+        self._notify, self._patience = notify, patience
 
     def read(self, name: str, latest: bool = False) -> str | None:
         """Return the text kept under a name, or `None`; `latest` looks again where it is kept."""
@@ -2419,7 +2441,7 @@ class Store:
     def _try(self, place: Keyring | Files, function: Callable[..., T], *arguments: Any) -> T | None:
         """Return what a place answers, or `None` where it fails."""
         try:
-            return within(STORE_SECONDS, function, *arguments)
+            return within(min(STORE_SECONDS, self._patience.left() + 1), function, *arguments)
         except NotImplementedError:  # a provider of credentials like this one, which keeps nothing
             return None
         except Exception as error:  # a backend may raise anything
@@ -2454,7 +2476,8 @@ class World:
     ticks: Callable[[], float]  # seconds that no change of the clock moves
     sleep: Callable[[float], None]  # seconds
     jitter: Callable[[], float]  # in [0, 1)
-    send: Callable[[Request], Response]  # raises NetworkError
+    patience: Patience
+    send: Callable[[Request, float], Response]  # seconds; raises NetworkError
     which: Callable[[str], str | None]  # a program's full path
     run: Callable[[Sequence[str], float], Completed]  # seconds; raises TimeoutError, OSError
     read: Callable[[str], bytes]  # a small file; raises OSError
@@ -2478,11 +2501,13 @@ def real_world() -> World:
     import socket
     import time
 
+    patience = Patience(time.monotonic)
     return World(
         environ=os.environ,
         host=socket.gethostname(),
         now=time.time,
         ticks=time.monotonic,
+        patience=patience,
         sleep=time.sleep,
         jitter=random.random,
         send=send,
@@ -2491,7 +2516,7 @@ def real_world() -> World:
         read=read_file,
         of_system=of_system,
         helper=codespaces_helper,
-        store=Store(notify),
+        store=Store(notify, patience),
         lock=lock,
         notify=notify,
         progress=progress,
@@ -2610,33 +2635,56 @@ def progress(text: str) -> None:
             stream.flush()
 
 
+class Patience:
+    """How much longer a call may take, in seconds; the time that people take is not counted."""
+
+    def __init__(self, ticks: Callable[[], float]) -> None:
+        self._ticks = ticks
+        self.renew()
+
+    def renew(self, seconds: float = CALL_SECONDS) -> None:
+        self._end = self._ticks() + seconds
+
+    def left(self) -> float:
+        return max(self._end - self._ticks(), 0.0)
+
+
 class Turn:
     """A turn at signing in to an organization, and what the one before left in the lock file."""
 
     def __init__(self, stream: TextIO | None, name: str = "") -> None:
         self.stream, self.name = stream, name
-        self.ended_here = name in _ended
+        self.declined = name in _declined
 
-    def ended_at(self) -> float:
-        """Return the epoch at which a person last turned a sign-in down, 0 for never."""
+    def ended(self) -> tuple[float, bool]:
+        """Return when a sign-in last came to nothing, an epoch, and whether others need not try."""
+        text = _ended.get(self.name, "")
         with suppress(OSError, ValueError):
             if self.stream is not None:
                 self.stream.seek(0)
-                return number(self.stream.read(40)) or 0
-        return 0
+                text = self.stream.read(40)
+        when, _, final = text.partition(" ")
+        return number(when) or 0.0, final.strip() == "final"
 
-    def end(self, now: float) -> None:
-        """Note for those who wait, and this process, that a sign-in came to nothing now, an epoch."""
-        _ended.add(self.name)
+    def end(self, now: float, error: ArtifactsError) -> None:
+        """Note for those who wait that a sign-in came to nothing now, an epoch, and how.
+
+        What a person turned down is not asked of that person again by this process.
+        """
+        if isinstance(error, SignInEnded):
+            _declined.add(self.name)
+        final = "final" if isinstance(error, (NetworkError, SignInEnded)) else ""
+        _ended[self.name] = f"{now:.3f} {final}"
         with suppress(OSError):
             if self.stream is not None:
                 self.stream.seek(0)
-                self.stream.write(f"{now:<30.3f}")
+                self.stream.write(_ended[self.name].ljust(40))
                 self.stream.flush()
 
 
 _turns: dict[str, threading.Lock] = {}
-_ended: set[str] = set()  # turns in which a person turned this process down
+_ended: dict[str, str] = {}  # turns of this process that came to nothing: when and how
+_declined: set[str] = set()  # those in which a person turned it down
 
 
 @contextmanager
@@ -2852,16 +2900,16 @@ def unreachable(request: Request, cause: object) -> NetworkError:
     )
 
 
-def send(request: Request) -> Response:
+def send(request: Request, seconds: float) -> Response:
     """Send a request: verified TLS, the proxy of the environment or the system, no redirects.
 
-    Raises `NetworkError`, which tells proxy, TLS and the rest apart.
+    Raises `NetworkError`, which tells proxy, TLS and the rest apart, also after some seconds.
     """
     import urllib3.exceptions as errors
 
     host = authority_of(request.url)
     try:
-        return within(TRY_SECONDS, _send, request)
+        return within(seconds, _send, request)
     except ValueError:  # of an address or a header of the environment's
         raise NetworkError(f"{shown(host, 80)} cannot be asked: check address and header.", False) from None
     except errors.NewConnectionError as error:  # to urllib3 a kind of time-out
@@ -2882,7 +2930,7 @@ def send(request: Request) -> Response:
         ) from None
     except (TimeoutError, errors.TimeoutError):
         raise NetworkError(
-            f"{host} did not answer within {TRY_SECONDS:.0f} seconds: check the network and "
+            f"{host} did not answer within {seconds:.0f} seconds: check the network and "
             "HTTPS_PROXY, then try again."
         ) from None
     except (errors.HTTPError, OSError) as error:

@@ -2215,7 +2215,7 @@ class Kept(module.Store):
     """A store that is a dictionary; `real` tells whether it is as good as a keyring."""
 
     def __init__(self, entries: Mapping[str, str] | None = None, real: bool = True) -> None:
-        super().__init__(unexpected)
+        super().__init__(unexpected, module.Patience(lambda: 0.0))
         self.real, self.entries = real, dict(entries or {})
         self.others: dict[tuple[str, str], str] = {}
 
@@ -2263,6 +2263,7 @@ def make_world(**changes: Any) -> module.World:
         helper=lambda: None,
         notify=unexpected,
         ticks=lambda: 0.0,
+        patience=module.Patience(lambda: 0.0),
         store=Kept(),
         lock=lambda name, seconds, shared: contextlib.nullcontext(module.Turn(None)),
         progress=lambda text: None,
@@ -2281,7 +2282,7 @@ class Script:
     def __init__(self, *answers: module.Response | Exception) -> None:
         self.answers, self.requests = list(answers), []  # type: ignore[var-annotated]
 
-    def __call__(self, request: module.Request) -> module.Response:
+    def __call__(self, request: module.Request, seconds: float = 10.0) -> module.Response:
         self.requests.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
