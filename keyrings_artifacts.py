@@ -11,8 +11,8 @@ A credential is given by the environment (AZURE_DEVOPS_EXT_PAT and its kin), fou
 call kept it, or obtained: one of SOURCES, from a machine's identity over the Azure CLI to a
 browser, yields an Entra token, and a person's is exchanged for a token that opens packages and
 nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources, and
-KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; all other variables are Azure's own, or those
-of the tools before this one.
+KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
+step. All other variables are Azure's own, or those of the tools before this one.
 
 Decisions are pure functions over plain values; every effect is a field of `World`. `None` means
 "not mine"; an `ArtifactsError` means "mine, and broken" and is one sentence that names the mend.
@@ -44,7 +44,7 @@ from keyring.util import platform_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-    from typing import IO, TextIO
+    from typing import IO, TextIO, Union
 
 __version__ = "2.0.0"
 __all__ = ["ArtifactsKeyringBackend"]
@@ -85,6 +85,7 @@ REFRESH_IDLE: Final = 30 * DAY  # after which a refresh token is used lest it en
 AZ_SECONDS: Final = 30.0  # az starts in 1 to 15 seconds (Azure/azure-cli#29871)
 STORE_SECONDS: Final = 30.0  # long enough to type the password that unlocks a keyring
 PROVIDERS: Final = 9  # the priority from which keyrings make credentials up and keep none
+KEY_BYTES: Final = 32
 ENTRY_LIMIT: Final = 1200  # characters; Windows takes 2,560 bytes of UTF-16 an entry
 
 # Feed hosts, themselves or a dot and a name before them, and the token hosts that may serve them.
@@ -1014,6 +1015,7 @@ def fetch(request: Request, world: World) -> Response:
             response = world.send(request, min(TRY_SECONDS, left))
         except NetworkError as error:
             failure = error
+            log.debug("%s %s: %s", request.method, request.url.partition("?")[0], error)
             if not error.passing:
                 raise
         else:
@@ -1457,7 +1459,9 @@ def run_tool(tool: Tool, world: World, command: Sequence[str], seconds: float) -
     if not seconds:
         raise ArtifactsError(f"{tool.source}: {tool.name} was not asked: {TOO_LATE}")
     try:
-        return world.run(command, seconds)
+        done = world.run(command, seconds)
+        log.debug("%s: %s ended with %s", tool.source, tool.name, done.returncode)
+        return done
     except TimeoutError:
         raise ArtifactsError(
             f"{tool.source}: {tool.name} did not answer within {seconds:.0f} seconds. Run '{tool.check}' "
@@ -1752,7 +1756,7 @@ def signed_in(source: str, challenge: Challenge, response: Response, world: Worl
     account = account_of(claims(str(body.get("id_token")))) or account_of(claims(str(token)))
     if is_token(refresh):
         kept = json.dumps({"refresh_token": refresh, "account": account, "used": world.now()})
-        world.store.write(refresh_entry(challenge, world), kept, in_file=False)
+        world.store.write(refresh_entry(challenge, world), kept, SEALED)
     expires = world.now() + (number(body.get("expires_in")) or HOUR)
     return Bearer(str(token), expires, source, True, account, ours=True)
 
@@ -1952,6 +1956,22 @@ IDENTITY_VARIABLES: Final = (
     "MSI_ENDPOINT",
 )
 
+# What no program that we start gets; az may need the secrets of the platforms' own endpoints.
+SECRET_VARIABLES: Final = frozenset(
+    {
+        "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
+        "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
+        "AZURE_DEVOPS_EXT_PAT",
+        "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN",
+        "VSS_NUGET_ACCESSTOKEN",
+        "SYSTEM_ACCESSTOKEN",
+        "AZURE_CLIENT_SECRET",
+        "servicePrincipalKey",
+        "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+        "idToken",
+    }
+)
+
 # --- composition ------------------------------------------------------------------------------
 
 
@@ -1961,6 +1981,7 @@ def credential_for(feed: Feed, service: str, username: str | None, world: World)
     `service` and `username` are the caller's own words, under which keyrings.artifacts 1.x kept
     its PATs. Raises `ArtifactsError` where there is no credential to be had.
     """
+    log.debug("asked for %s: organization '%s'", feed.url, feed.organization)
     given = given_credential(feed, world)
     if given is not None:
         return given
@@ -2094,8 +2115,10 @@ def keep(feed: Feed, session: Session, world: World) -> bool:
 
     What an identity of the environment's obtained lies in no file: that may be in an image's layer.
     """
-    allowed = file_may_keep(session, world.now()) and not identity(world.environ)
-    return world.store.write(entry(feed, world), write_session(session), in_file=allowed)
+    grade = PLAIN if file_may_keep(session, world.now()) else SEALED
+    if identity(world.environ):
+        grade = KEYRING
+    return world.store.write(entry(feed, world), write_session(session), grade)
 
 
 def inherited(feed: Feed, service: str, username: str | None, world: World) -> Session | None:
@@ -2134,6 +2157,7 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
             if bearer is not None:
                 log.debug("%s: a token for %s", bearer.source, "a person" if bearer.person else "an app")
                 return exchange(challenge, bearer, settings, world)
+            log.debug("%s: does not apply here", source.__name__)
         except NetworkError as error:
             if not failures:
                 raise
@@ -2281,8 +2305,16 @@ def join_entry(head: str, rest: Sequence[str | None]) -> str | None:
     return text if hashlib.sha256(text.encode()).hexdigest()[:12] == match[2] else None
 
 
+# How well a place keeps what it is given.
+PLAIN: Final = 0  # a file, which may end in a backup or an image: packages only, and for a day
+SEALED: Final = 1  # a file that is worth nothing without another one
+KEYRING: Final = 2
+
+
 class Keyring:
     """Another keyring's backend as a place for short texts. It may raise anything."""
+
+    grade = KEYRING
 
     def __init__(self, backend: KeyringBackend) -> None:
         self.backend = backend
@@ -2309,12 +2341,15 @@ class Files:
     Writing raises `OSError`. A file that is a link, another user's, or open to others is not read.
     """
 
+    grade = PLAIN
+    suffix = "json"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.label = f"The folder {folder}"
 
     def path(self, name: str) -> Path:
-        return self.folder / f"{file_name(name)}.json"
+        return self.folder / f"{file_name(name)}.{self.suffix}"
 
     def get(self, name: str) -> str | None:
         with suppress(OSError, ValueError):
@@ -2322,15 +2357,21 @@ class Files:
         return None
 
     def set(self, name: str, text: str) -> None:
+        with self.draft(text.encode()) as draft:
+            draft.replace(self.path(name))  # one step: readers see the old text or the new one
+
+    @contextmanager
+    def draft(self, data: bytes) -> Iterator[Path]:
+        """A file of this owner's alone with some data, to be put in its place."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.folder.is_symlink():
             raise PermissionError
         self.folder.chmod(0o700)
         draft = self.folder / f".{os.getpid()}-{threading.get_ident()}"
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-                stream.write(text)
-            draft.replace(self.path(name))  # one step: readers see the old text or the new one
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(data)
+            yield draft
         finally:
             draft.unlink(missing_ok=True)
 
@@ -2338,7 +2379,63 @@ class Files:
         self.path(name).unlink()
 
 
-def read_entry(place: Keyring | Files, name: str) -> str | None:
+def link(draft: Path, path: Path) -> None:
+    """Put a file in a place that is free; what another put there first stays. Raises `OSError`."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        draft.replace(path)
+
+
+class SealedFiles(Files):
+    """The same, encrypted by keyrings.alt under a key in a file beside. Raises `ImportError` without it.
+
+    Its `EncryptedKeyring` would ask for a password, and keep all entries in one file that two
+    programs can't write at once: only its encryption is used. It serves nobody else.
+    """
+
+    grade = SEALED
+    suffix = "sealed"
+
+    def __init__(self, folder: Path) -> None:
+        from keyrings.alt.file import EncryptedKeyring
+
+        super().__init__(folder)
+        self.label = f"The encrypted folder {folder}"
+        self._keyring = EncryptedKeyring()
+
+    def key(self) -> str:
+        """Return the key, 32 random bytes, in hexadecimal; `""` where there is none, or no good one."""
+        with suppress(OSError):
+            data = read_file(self.folder / "key", private=True)
+            return data.hex() if len(data) == KEY_BYTES else ""
+        return ""
+
+    def get(self, name: str) -> str | None:
+        text, self._keyring.keyring_key = super().get(name), self.key()
+        if text and self._keyring.keyring_key:
+            with suppress(Exception):  # of another key, or none of keyrings.alt's: it asserts
+                return str(self._keyring.decrypt(text.encode()).decode())
+        return None
+
+    def set(self, name: str, text: str) -> None:
+        self._keyring.keyring_key = self.key() or self.new_key()
+        super().set(name, self._keyring.encrypt(text.encode()).decode())
+
+    def new_key(self) -> str:
+        """Make a key and return it, or the one that another process made meanwhile."""
+        path = self.folder / "key"
+        with self.draft(os.urandom(KEY_BYTES)) as draft:
+            if path.exists() or path.is_symlink():  # no good: nothing can be read by it
+                draft.replace(path)
+            else:
+                link(draft, path)
+        return self.key()
+
+
+def read_entry(place: Place, name: str) -> str | None:
     """Return the text that a place has under a name, `None` where it has none, or half of one."""
     head = place.get(name)
     if head is None:
@@ -2346,7 +2443,7 @@ def read_entry(place: Keyring | Files, name: str) -> str | None:
     return join_entry(head, [place.get(part) for part in part_names(name, head)])
 
 
-def write_entry(place: Keyring | Files, name: str, text: str) -> bool:
+def write_entry(place: Place, name: str, text: str) -> bool:
     """Put a text of any length under a name, its first part last, and return True."""
     old = part_names(name, place.get(name) or "")
     head, *rest = split_entry(text)
@@ -2359,7 +2456,7 @@ def write_entry(place: Keyring | Files, name: str, text: str) -> bool:
     return True
 
 
-def erase_entry(place: Keyring | Files, name: str) -> bool:
+def erase_entry(place: Place, name: str) -> bool:
     """Delete what a place has under a name; whether it had anything."""
     head = place.get(name)
     for part in [] if head is None else [name, *part_names(name, head)]:
@@ -2367,10 +2464,14 @@ def erase_entry(place: Keyring | Files, name: str) -> bool:
     return head is not None
 
 
+if TYPE_CHECKING:
+    Place = Union[Keyring, Files]
+
+
 class Store:
     """Texts under names, kept for this process and, where there is a place, for the next.
 
-    The place is the best other keyring; without one, files, for what may lie in a file. A place
+    The place is the best other keyring; without one, files, for what may lie in them. A place
     that fails costs one notice and nothing else: no method raises.
     """
 
@@ -2386,21 +2487,21 @@ class Store:
                 break
         return _memory.get(name)
 
-    def write(self, name: str, text: str, in_file: bool) -> bool:
-        """Keep a text under a name, in a file only where told; whether a next process has it."""
+    def write(self, name: str, text: str, grade: int) -> bool:
+        """Keep a text under a name, in a place of a grade or better; whether a next process has it."""
         _memory[name] = text
-        places = (place for place in self._places() if in_file or isinstance(place, Keyring))
+        places = (place for place in self._places() if place.grade >= grade)
         return any(self._try(place, write_entry, place, name, text) for place in places)
 
     def lasts(self) -> bool:
-        """Whether there is a keyring for what may not lie in a file."""
-        return any(isinstance(place, Keyring) for place in self._places())
+        """Whether there is a keyring for what may not lie in any file."""
+        return any(place.grade == KEYRING for place in self._places())
 
     def keeps(self) -> bool:
-        """Whether a keyring really takes an entry, and gives it back."""
+        """Whether a place for what outlives a day really takes an entry, and gives it back."""
         name = f"probe/{os.getpid()}-{threading.get_ident()}"
         return any(
-            isinstance(place, Keyring)
+            place.grade >= SEALED
             and self._try(place, write_entry, place, name, name)
             and self._try(place, read_entry, place, name) == name
             and self._try(place, erase_entry, place, name)
@@ -2429,16 +2530,19 @@ class Store:
                         self._try(keyring, keyring.backend.delete_password, *pair)
         return found
 
-    def _places(self) -> list[Keyring | Files]:
+    def _places(self) -> list[Place]:
         """The other keyrings that are really there, the best first, and the folder for files."""
-        places: list[Keyring | Files] = []
+        places: list[Place] = []
         backends = sorted(filter(is_store, get_all_keyring()), key=lambda each: -each.priority)
         places.extend(map(Keyring, backends))
         with suppress(RuntimeError):  # this user has no home
-            places.append(Files(Path(platform_.data_root()) / "keyrings_artifacts"))
+            folder = Path(platform_.data_root()) / "keyrings_artifacts"
+            with suppress(ImportError):
+                places.append(SealedFiles(folder))
+            places.append(Files(folder))
         return [place for place in places if place.label not in _broken]
 
-    def _try(self, place: Keyring | Files, function: Callable[..., T], *arguments: Any) -> T | None:
+    def _try(self, place: Place, function: Callable[..., T], *arguments: Any) -> T | None:
         """Return what a place answers, or `None` where it fails."""
         try:
             return within(min(STORE_SECONDS, self._patience.left() + 1), function, *arguments)
@@ -2758,7 +2862,12 @@ def start(command: Sequence[str]) -> Callable[[], bool]:
     null = subprocess.DEVNULL
     try:
         process = subprocess.Popen(  # noqa: S603  a full path, and an address of our own
-            command, stdin=null, stdout=null, stderr=null, start_new_session=True
+            command,
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            env=without_secrets(os.environ),
+            start_new_session=True,
         )
     except OSError:
         return lambda: True
@@ -2847,6 +2956,11 @@ def which(program: str) -> str | None:
     return found
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for programs that have no use for our secrets."""
+    return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
+
+
 def run(command: Sequence[str], seconds: float) -> Completed:
     """Run a program to its end: no shell, no standard input, nothing of ours on its output.
 
@@ -2863,7 +2977,7 @@ def run(command: Sequence[str], seconds: float) -> Completed:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=os.environ.get("SYSTEMROOT") if windows else "/",
-        env={**os.environ, "AZURE_CORE_NO_COLOR": "true", "NO_COLOR": "1"},
+        env={**without_secrets(os.environ), "AZURE_CORE_NO_COLOR": "true", "NO_COLOR": "1"},
         **group,
     )
     outputs = (bytearray(), bytearray())
@@ -2960,7 +3074,11 @@ def _send(request: Request) -> Response:
     finally:
         answer.close()
     if len(body) > request.body_limit:
-        raise OSError("too long an answer")
+        raise NetworkError(
+            f"{authority_of(request.url)} answered with far more than a token: check the address, and who "
+            "is between you and it.",
+            passing=False,
+        )
     headers = tuple((name.lower(), value) for name, value in answer.headers.items())
     return Response(answer.status, headers, body)
 
@@ -3029,6 +3147,78 @@ def _trust() -> Any:
     return context
 
 
+# Of what may come into a record in spite of all care: user info, headers, forms and JSON, and any long
+# run of letters and digits, as JWTs, PATs and Entra's codes are.
+_SECRETS: Final = (
+    r"(?<=://)[^/\s@]*(?=@)",
+    r"(?i)(?<=\bbearer )\S+|(?<=\bbasic )[\w+/=-]{8,}",
+    r"(?i)(?<=[\w\"']=)[^\s&\"']+|(?<=\w\": \")[^\"]+|(?<=\w\":\")[^\"]+",
+    r"(?=[\w~+.=-]*\d)[\w~+.=-]{40,}",
+)
+
+
+def redact(text: str) -> str:
+    """Return a text without anything that looks like a secret."""
+    for pattern in _SECRETS:
+        text = re.sub(pattern, "***", text)
+    return text
+
+
+def redaction(record: logging.LogRecord) -> bool:
+    """Take all that looks like a secret out of a record, its traceback included; always True."""
+    import traceback
+
+    text = record.getMessage()
+    if record.exc_info:
+        text += "\n" + "".join(traceback.format_exception(*record.exc_info))
+    record.msg, record.args, record.exc_info, record.exc_text = redact(text), (), None, None
+    return True
+
+
+def set_up_log(environ: Mapping[str, str]) -> None:
+    """Send our records where the environment wants them; a person is told where that can't be.
+
+    Only our own logger is touched, once, and from then on its records go nowhere else.
+    """
+    import sys
+
+    log.addFilter(redaction)
+    level = environ.get("KEYRINGS_ARTIFACTS_LOGLEVEL", "").strip().upper()
+    path = environ.get("KEYRINGS_ARTIFACTS_LOGFILE", "").strip()
+    if log.handlers or not (level or path):
+        return
+    handler: logging.Handler = logging.NullHandler()
+    try:
+        log.setLevel(level or logging.DEBUG)
+        handler = logging.StreamHandler(open_log(path) if path else sys.stderr)
+    except ValueError:
+        notify("KEYRINGS_ARTIFACTS_LOGLEVEL must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL.")
+    except OSError as error:
+        why = shown(error.strerror or error)
+        notify(f"KEYRINGS_ARTIFACTS_LOGFILE ({shown(path)}) cannot be written ({why}): nothing is logged.")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is no matter
+    log.addHandler(handler)
+    log.propagate = False
+
+
+def open_log(path: str) -> TextIO:
+    """Return a file to log to, readable by its owner alone; raises `OSError` where it is no such file."""
+    import errno
+    import stat
+
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    stream = open(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="replace")  # noqa: SIM115  for the process
+    if hasattr(os, "geteuid"):
+        status = os.fstat(stream.fileno())
+        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+            stream.close()
+            raise PermissionError(errno.EPERM, "not a file of yours")
+        os.fchmod(stream.fileno(), 0o600)
+    return stream
+
+
 def interrupted() -> None:
     """End the program `keyring` as a shell would say it, without a traceback; no other program."""
     import sys
@@ -3041,6 +3231,41 @@ def interrupted() -> None:
 # --- backend ----------------------------------------------------------------------------------
 
 
+def recognized(service: object) -> Feed | None:
+    """Return the feed that a caller means, `None` for other services, of which nothing is logged."""
+    feed = parse_feed(str(service), parse_servers(os.environ))
+    if feed is not None:
+        set_up_log(os.environ)
+    return feed
+
+
+def next_keyrings() -> list[KeyringBackend]:
+    """Return the keyrings to ask for other services, the best first, where keyring asks none but ours.
+
+    That is so when ours is pinned, or the only one; else keyring's chainer asks the others.
+    """
+    from keyring import get_keyring
+
+    if not isinstance(get_keyring(), ArtifactsKeyringBackend):
+        return []
+    return [each for each in ChainerBackend.backends if not isinstance(each, ArtifactsKeyringBackend)]
+
+
+def read_elsewhere(method: str, service: str, username: str | None) -> Any:
+    """Return the first answer of the next keyrings, `None` for none."""
+    found = (getattr(each, method)(service, username) for each in next_keyrings())
+    return next((answer for answer in found if answer is not None), None)
+
+
+def write_elsewhere(method: str, *arguments: str) -> None:
+    """Let the first of the next keyrings that can do so write; raises `NotOurs` where none does."""
+    for each in next_keyrings():
+        with suppress(NotImplementedError):
+            getattr(each, method)(*arguments)
+            return
+    raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
+
+
 class ArtifactsKeyringBackend(KeyringBackend):
     """Answers keyring for Azure Artifacts feeds, and for nothing else."""
 
@@ -3049,19 +3274,24 @@ class ArtifactsKeyringBackend(KeyringBackend):
     priority = 9.95
 
     def get_password(self, service: str, username: str | None) -> str | None:
-        """Return a feed's password for any user name; `None` for other services. Never raises."""
+        """Return a feed's password for any user name, `None` for none. Never raises for a feed.
+
+        Other services are the next keyring's, which answers where this one is pinned.
+        """
+        if recognized(service) is None:
+            return read_elsewhere("get_password", service, username)  # type: ignore[no-any-return]  # theirs
         credential = self.get_credential(service, username)
         return None if credential is None else credential.password
 
     def get_credential(self, service: str, username: str | None) -> SimpleCredential | None:
         """Return a feed's credential under the user name asked for, or the customary one.
 
-        `None` for other services, for public feeds, and after a notice to the person where there
-        is no credential to be had. Never raises.
+        `None` for public feeds, and after a notice to the person where there is no credential to be
+        had. Never raises for a feed; other services are the next keyring's.
         """
-        feed = parse_feed(str(service), parse_servers(os.environ))
+        feed = recognized(service)
         if feed is None:
-            return None
+            return read_elsewhere("get_credential", service, username)  # type: ignore[no-any-return]  # theirs
         world = real_world()
         try:
             answer = credential_for(feed, service, username, world)
@@ -3078,6 +3308,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
                 return None
             name = username or answer.username or world.environ.get("AZURE_DEVOPS_USERNAME")
             return SimpleCredential(name or DEFAULT_USERNAME, answer.password)
+        log.debug("no answer: %s", problem)
         if not feed.bare:  # pip and uv have just asked by URL, and been told
             world.notify(problem)
         return None
@@ -3087,9 +3318,10 @@ class ArtifactsKeyringBackend(KeyringBackend):
 
         Raises `PasswordSetError` where no keyring can keep it, `NotOurs` for other services.
         """
-        feed = parse_feed(service, parse_servers(os.environ))
+        feed = recognized(service)
         if feed is None:
-            raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
+            write_elsewhere("set_password", service, username, password)
+            return
         try:
             session = Session(clean_token(password, "The password"), "set", checked=0)
         except ArtifactsError as error:
@@ -3105,9 +3337,10 @@ class ArtifactsKeyringBackend(KeyringBackend):
 
         Raises `PasswordDeleteError` where there was nothing, `NotOurs` for other services.
         """
-        feed = parse_feed(service, parse_servers(os.environ))
+        feed = recognized(service)
         if feed is None:
-            raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
+            write_elsewhere("delete_password", service, username)
+            return
         world = real_world()
         try:
             told = sign_out(feed, service, username, world)

@@ -24,6 +24,7 @@ import http.server
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import pty
 import re
@@ -54,7 +55,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import keyrings_artifacts as module
@@ -2228,10 +2229,11 @@ class Kept(module.Store):
     def keeps(self) -> bool:
         return self.real
 
-    def write(self, name: str, text: str, in_file: bool) -> bool:
-        if self.real or in_file:
+    def write(self, name: str, text: str, grade: int) -> bool:
+        kept = self.real or grade == module.PLAIN
+        if kept:
             self.entries[name] = text
-        return self.real or in_file
+        return kept
 
     def erase(self, name: str) -> bool:
         return self.entries.pop(name, None) is not None
@@ -4440,12 +4442,104 @@ def test_a_file_that_is_not_ours_alone_is_not_read_but_replaced(tmp_path: Path) 
     assert elsewhere.read_text() == "ours"
 
 
+def test_a_file_system_without_links_takes_the_file_itself(tmp_path: Path) -> None:
+    (tmp_path / "draft").write_text("new")
+    (tmp_path / "taken").write_text("old")
+    module.link(tmp_path / "draft", tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "old"
+    module.link(tmp_path / "draft", tmp_path / "free")
+    assert (tmp_path / "free").read_text() == "new"
+
+
 def test_a_folder_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError):
         module.Files(tmp_path / "folder").set("session/contoso", "text")
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+# --- log --------------------------------------------------------------------------------------
+
+HIDDEN = [
+    pytest.param("GET https://me:p4ss@proxy.example/x", "GET https://***@proxy.example/x", id="user info"),
+    pytest.param("Authorization: Bearer abc", "Authorization: Bearer ***", id="bearer"),
+    pytest.param("Authorization: Basic Ojp0b2tlbg==", "Authorization: Basic ***", id="basic"),
+    pytest.param("?code=0.AX&state=x", "?code=***&state=***", id="query"),
+    pytest.param('{"access_token": "a b", "n": 1}', '{"access_token": "***", "n": 1}', id="JSON"),
+    pytest.param('{"access_token":"a"}', '{"access_token":"***"}', id="narrow JSON"),
+    pytest.param("took eyJ0eXAi.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJlMTIz it", "took *** it", id="JWT"),
+    pytest.param("took abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst", "took ***", id="PAT"),
+    pytest.param("took " + "aB3" * 28 + ".", "took ***", id="new PAT"),
+]
+PLAIN_TEXTS = [
+    "GET https://pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/simple/: 401",
+    "device_code: the sign-in was declined (AADSTS65004): run the command again, and accept it.",
+    "azure_cli: Entra wants a new sign-in (AADSTS70043): run 'az login --tenant "
+    "aaaaaaaa-1111-4222-8333-bbbbbbbbbbbb'.",
+    "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS is not the JSON it should be",
+    "Basic realm is asked for",
+]
+
+
+@pytest.mark.parametrize(("text", "redacted"), HIDDEN)
+def test_what_looks_like_a_secret_is_taken_out(text: str, redacted: str) -> None:
+    assert module.redact(text) == redacted
+
+
+@pytest.mark.parametrize("text", PLAIN_TEXTS)
+def test_what_a_person_needs_stays(text: str) -> None:
+    assert module.redact(text) == text
+
+
+@given(st.text())
+def test_redaction_never_raises_and_is_done_once(text: str) -> None:
+    assert module.redact(module.redact(text)) == module.redact(text)
+
+
+@given(st.from_regex(r"[a-z2-7]{52}|eyJ[\w-]{20,40}\.[\w-]{20,200}\.[\w-]{20,100}", fullmatch=True))
+def test_no_token_survives(token: str) -> None:
+    assume(any(c.isdigit() for c in token) and token.isascii())
+    assert token not in module.redact(f"got '{token}' from there")
+
+
+def test_a_traceback_is_redacted_too() -> None:
+    try:
+        raise ValueError("Invalid header value b'Bearer s3cret'")
+    except ValueError:
+        record = logging.LogRecord("x", logging.DEBUG, "", 1, "unexpected %s", ("thing",), sys.exc_info())
+    assert module.redaction(record)
+    text = logging.Formatter("%(message)s").format(record)
+    assert text.startswith("unexpected thing\nTraceback")
+    assert "s3cret" not in text
+
+
+def test_a_log_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    path.chmod(0o644)
+    with module.open_log(str(path)) as stream:
+        stream.write("after\n")
+    assert path.read_text() == "before\nafter\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "nowhere", "device"])
+def test_a_log_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "log"
+    if kind == "link":
+        (tmp_path / "elsewhere").write_text("")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "nowhere":
+        path = tmp_path / "no" / "log"
+    else:
+        path = Path(os.devnull)
+    with pytest.raises(OSError):  # noqa: PT011  whatever the system calls it
+        module.open_log(str(path))
 
 
 # --- end to end -------------------------------------------------------------------------------
@@ -4566,6 +4660,108 @@ def test_a_given_pat_is_printed_without_a_network_and_kept_nowhere(machine: Mach
     assert machine.get(FEED, "any-user", AZURE_DEVOPS_EXT_PAT=pat, **offline) == pat
     assert asked(machine) == []
     assert not [path for path in machine.files() if pat.encode() in path.read_bytes()]
+
+
+def test_the_log_shows_every_step_on_stderr(machine: Machine) -> None:
+    machine.az()
+    done = machine.keyring("get", FEED, "me", KEYRINGS_ARTIFACTS_LOGLEVEL="debug")
+    assert opens(machine, done.stdout.strip())
+    lines = [re.sub(r"^[\d: ,-]+ \d+ DEBUG ", "", line) for line in done.stderr.splitlines()]
+    assert lines[0] == f"asked for {FEED}: organization 'contoso'"
+    assert f"GET {FEED}: 401" in lines
+    assert "codespaces: does not apply here" in lines
+    assert "azure_cli: az ended with 0" in lines
+    assert "azure_cli: a token for a person" in lines
+    assert done.stdout.strip() not in done.stderr
+
+
+def test_a_log_file_takes_all_and_stderr_nothing(machine: Machine) -> None:
+    machine.az()
+    path = machine.home / "artifacts.log"
+    token = machine.get(KEYRINGS_ARTIFACTS_LOGFILE=str(path))
+    machine.get(KEYRINGS_ARTIFACTS_LOGFILE=str(path))
+    text = path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert text.count(f"asked for {FEED}") == 2
+    assert "stored: fresh" in text
+    assert token not in text
+
+
+def test_a_log_is_set_up_at_use_and_for_our_own_logger_alone(machine: Machine) -> None:
+    machine.az()
+    code = (
+        "import logging, keyring, keyrings_artifacts as k\n"
+        "assert not k.log.handlers and k.log.propagate and not k.log.filters\n"
+        "keyring.get_password('https://example.com/', 'me')\n"
+        "assert not k.log.handlers\n"
+        "for _ in 1, 2: keyring.get_password(__import__('sys').argv[1], 'me')\n"
+        "print(len(k.log.handlers), len(k.log.filters), k.log.propagate, k.log.level)\n"
+        "print(len(logging.root.handlers), logging.root.level)"
+    )
+    path = str(machine.home / "log")
+    done = machine.python(code, FEED, KEYRINGS_ARTIFACTS_LOGFILE=path, KEYRINGS_ARTIFACTS_LOGLEVEL="INFO")
+    assert done == "1 1 False 20\n0 30\n"
+    assert machine.python(code, FEED) == "0 1 True 0\n0 30\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "notice"),
+    [
+        (
+            {"KEYRINGS_ARTIFACTS_LOGLEVEL": "loud"},
+            "KEYRINGS_ARTIFACTS_LOGLEVEL must be one of DEBUG, INFO, WARNING, ERROR, CRITICAL.",
+        ),
+        (
+            {"KEYRINGS_ARTIFACTS_LOGFILE": "/no/such/folder/log"},
+            "KEYRINGS_ARTIFACTS_LOGFILE (/no/such/folder/log) cannot be written (No such file or directory): "
+            "nothing is logged.",
+        ),
+    ],
+    ids=["level", "file"],
+)
+def test_a_log_that_cannot_be_costs_one_notice(
+    machine: Machine, changes: dict[str, str], notice: str
+) -> None:
+    machine.az()
+    done = machine.keyring("get", FEED, "me", **changes)
+    assert opens(machine, done.stdout.strip())
+    assert done.stderr == f"keyrings.artifacts: {notice}\n"
+
+
+def test_a_log_file_on_a_full_disk_is_no_matter(machine: Machine) -> None:
+    """A limit of 0 to the size of files stands for a full disk."""
+    machine.az()
+    limit = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    path = str(machine.home / "log")
+    command = [sys.executable, "-c", limit, str(BIN / "keyring"), "get", FEED, "me"]
+    done = machine.run(*command, KEYRINGS_ARTIFACTS_LOGFILE=path)
+    assert opens(machine, done.stdout.strip())
+    assert done.stderr.count("\n") == 1  # of the session that could not be kept
+
+
+@pytest.mark.parametrize("source", ["az", "browser"])
+def test_no_program_of_ours_gets_a_secret_of_the_environments(machine: Machine, source: str) -> None:
+    secrets = {name: f"s3cret-{name}" for name in module.SECRET_VARIABLES if name not in GIVEN_VARIABLES}
+    secrets["KEYRINGS_ARTIFACTS_SOURCES"] = "azure_cli,browser"
+    machine.program("az", f'#!/bin/sh\nenv > "{machine.home}/environment"\nexit 1\n')
+    machine.program("firefox", f'#!/bin/sh\nenv > "{machine.home}/environment"\nexit 1\n')
+    secrets["BROWSER"] = "firefox" if source == "browser" else "w3m"
+    machine.fails(**secrets)
+    seen = (machine.home / "environment").read_text()
+    assert "HOME=" in seen
+    assert "s3cret" not in seen
+
+
+# Those that would be the answer themselves.
+GIVEN_VARIABLES = {
+    "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
+    "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
+    "AZURE_DEVOPS_EXT_PAT",
+    "SYSTEM_ACCESSTOKEN",
+}
 
 
 def test_az_takes_two_requests_and_then_none(machine: Machine) -> None:
@@ -4733,6 +4929,58 @@ def test_alone_it_keeps_nothing_for_other_services(machine: Machine) -> None:
         "    except NotImplementedError as error: print(isinstance(error, e.KeyringError))"
     )
     assert machine.python(code) == "True\nTrue\n"
+
+
+PINNED = {"PYTHON_KEYRING_BACKEND": "keyrings_artifacts.ArtifactsKeyringBackend"}
+
+
+def test_pinned_it_passes_other_services_on(machine: Machine) -> None:
+    """keyring then knows no other backend, and asks ours for everything."""
+    machine.az()
+    chain = {**plug_in(machine, "small_keyring", SMALL_KEYRING), **PINNED}
+    assert set_password(machine, "my-service", "mine", **chain).returncode == 0
+    assert machine.keyring("get", "my-service", "me", **chain).stdout == "mine\n"
+    creds = machine.keyring("--mode", "creds", "get", "my-service", "me", **chain)
+    assert creds.stdout == "me\nmine\n"
+    assert machine.keyring("get", "other-service", "me", status=1, **chain).stdout == ""
+    token = machine.get(**chain)
+    assert opens(machine, token)
+    asked(machine)
+    assert machine.get(**chain) == token
+    assert asked(machine) == []
+    machine.keyring("del", "my-service", "me", **chain)
+    done = machine.keyring("del", "my-service", "me", status=1, **chain)
+    assert "PasswordDeleteError" in done.stderr.splitlines()[-1]
+
+
+def test_pinned_and_alone_it_keeps_nothing_for_other_services(machine: Machine) -> None:
+    assert machine.keyring("get", "my-service", "me", status=1, **PINNED).stderr == ""
+    assert "NotOurs" in set_password(machine, "my-service", "mine", **PINNED).stderr
+
+
+# A keyring that keeps nothing of its own kind: the next one is to be asked.
+READ_ONLY_KEYRING = """
+from keyring.backend import KeyringBackend
+
+class ReadOnly(KeyringBackend):
+    priority = 7
+    def get_password(self, service, username):
+        return "read" if service == "read-only" else None
+    def set_password(self, service, username, password):
+        raise NotImplementedError
+    def delete_password(self, service, username):
+        raise NotImplementedError
+"""
+
+
+def test_pinned_it_passes_on_as_the_chain_would(machine: Machine) -> None:
+    plug_in(machine, "small_keyring", SMALL_KEYRING)
+    chain = {**plug_in(machine, "read_only", READ_ONLY_KEYRING), **PINNED}
+    assert set_password(machine, "read-only", "small", **chain).returncode == 0
+    assert set_password(machine, "my-service", "small", **chain).returncode == 0
+    assert machine.keyring("get", "read-only", "me", **chain).stdout == "read\n"
+    assert machine.keyring("get", "my-service", "me", **chain).stdout == "small\n"
+    machine.keyring("del", "my-service", "me", **chain)
 
 
 def test_a_keyring_keeps_sessions_of_any_length(machine: Machine) -> None:
@@ -5384,11 +5632,13 @@ def test_a_browser_that_does_not_start_leaves_the_terminal(machine: Machine) -> 
     assert terminal.end()[0] == 0
 
 
-def in_parallel(machine: Machine, *urls: str, **changes: str) -> list[str]:
+def in_parallel(
+    machine: Machine, *urls: str, program: str = str(BIN / "keyring"), **changes: str
+) -> list[str]:
     """What `keyring get` prints in as many processes at once; none of which fails."""
     processes = [
         subprocess.Popen(
-            [str(BIN / "keyring"), "get", url, "me"],
+            [program, "get", url, "me"],
             env={**machine.environ, **changes},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -5685,6 +5935,88 @@ def set_path(machine: Machine, *folders: Path) -> None:
     """Put these folders on PATH, and the programs of the machine; not those of the tests."""
     system = ["/usr/bin", "/bin"]
     machine.environ["PATH"] = os.pathsep.join([str(machine.folder), *map(str, folders), *system])
+
+
+# The extra `encrypted-file`, in an environment of its own: keyrings.alt's own keyrings are found by keyring.
+SEALED = (*ALONE, "keyrings.alt", "pycryptodomex")
+
+
+def sealed_get(machine: Machine, clients: Clients, **changes: str) -> str:
+    set_path(machine, clients.programs(*SEALED))
+    done = machine.run("keyring", "get", FEED, "me", **changes)
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_an_encrypted_file_keeps_what_a_keyring_would(machine: Machine, clients: Clients) -> None:
+    """A browser's sign-in gives a PAT and a refresh token, which no plain file may have."""
+    set_path(machine, clients.programs(*SEALED))
+    open_browser(machine)
+    token = sealed_get(machine, clients)
+    assert machine.services.tokens[token].kind == "pat"
+    secrets = secrets_of(machine)
+    asked(machine)
+    assert sealed_get(machine, clients) == token
+    assert asked(machine) == []
+    folder = next(machine.home.rglob("keyrings_artifacts"))
+    names = sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    assert names == ["key", f"refresh-{CONTOSO_TENANT}.sealed", "session-contoso.sealed"]
+    assert len((folder / "key").read_bytes()) == 32
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+    contents = [path.read_bytes() for path in machine.files()]
+    assert not [secret for secret in secrets if any(secret.encode() in each for each in contents)]
+    assert not list(machine.home.rglob("*.cfg"))  # keyrings.alt's own files
+
+
+def test_an_encrypted_file_that_is_spoiled_is_replaced(machine: Machine, clients: Clients) -> None:
+    machine.az()
+    token = sealed_get(machine, clients)
+    folder = next(machine.home.rglob("keyrings_artifacts"))
+    for spoil in (
+        lambda: (folder / "key").write_bytes(b"short"),
+        lambda: (folder / "key").unlink(),
+        lambda: (folder / "key").chmod(0o644),
+        lambda: (folder / "key").write_bytes(os.urandom(32)),
+        lambda: (folder / "session-contoso.sealed").write_bytes(b"{}"),
+        lambda: (folder / "session-contoso.sealed").write_bytes(b"\xff\x00"),
+    ):
+        spoil()
+        asked(machine)
+        token = sealed_get(machine, clients)
+        assert opens(machine, token)
+        assert asked(machine) == COLD
+        assert sealed_get(machine, clients) == token
+        assert asked(machine) == []
+
+
+def test_two_at_once_agree_on_a_key(machine: Machine, clients: Clients) -> None:
+    machine.az()
+    set_path(machine, clients.programs(*SEALED))
+    feeds = [FEED, UPLOAD] * 3
+    command = str(clients.programs(*SEALED) / "keyring")
+    printed = in_parallel(machine, *feeds, program=command)
+    asked(machine)
+    for feed, token in zip(feeds, printed):
+        assert machine.run(command, "get", feed, "me").stdout.strip() == token
+    assert asked(machine) == []
+
+
+def test_an_encrypted_file_is_for_feeds_alone(machine: Machine, clients: Clients) -> None:
+    programs = clients.programs(*SEALED)
+    machine.az()
+    sealed_get(machine, clients)
+    listed = machine.run(str(programs / "keyring"), "--list-backends").stdout
+    assert "keyrings_artifacts.ArtifactsKeyringBackend" in listed
+    assert "Sealed" not in listed
+    assert machine.run(str(programs / "keyring"), "get", "other", "me", status=1).stdout == ""
+
+
+def test_an_identitys_token_lies_in_no_encrypted_file_either(machine: Machine, clients: Clients) -> None:
+    set_path(machine, clients.programs(*SEALED))
+    environ = with_secret(machine)
+    assert opens(machine, sealed_get(machine, clients, **environ))
+    assert not list(machine.home.rglob("*.sealed"))
 
 
 def test_the_wheel_is_one_module(clients: Clients) -> None:
