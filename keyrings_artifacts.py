@@ -29,15 +29,14 @@ import os
 import re
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, urlsplit
 
 from keyring.backend import KeyringBackend, get_all_keyring
-from keyring.backends.chainer import ChainerBackend
 from keyring.credentials import SimpleCredential
 from keyring.errors import PasswordDeleteError, PasswordSetError
 from keyring.util import platform_
@@ -180,8 +179,21 @@ class Settings(NamedTuple):
     session_days: float = SESSION_DAYS
 
 
-@dataclass(frozen=True)
-class Request:
+class Value:
+    """What the dataclasses here have in common, written once: to generate it for each slows the import."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        told = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)
+        return f"{type(self).__qualname__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Request(Value):
     """One HTTP request. `body_limit` 0 reads the headers only."""
 
     method: str
@@ -194,8 +206,8 @@ class Request:
     pin: str = ""  # SHA-1 or SHA-256 of the certificate that is trusted in place of all others
 
 
-@dataclass(frozen=True)
-class Response:
+@dataclass(frozen=True, eq=False, repr=False)
+class Response(Value):
     """Its answer; header names in lower case, a repeated header once for each line."""
 
     status: int
@@ -214,8 +226,8 @@ class Completed(NamedTuple):
     stderr: str
 
 
-@dataclass(frozen=True)
-class Bearer:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bearer(Value):
     """An Entra access token; `expires` is an epoch."""
 
     token: str = field(repr=False)
@@ -226,19 +238,18 @@ class Bearer:
     ours: bool = False  # from a sign-in through this module, which renews it
 
 
-@dataclass(frozen=True)
-class Device:
-    """A device code to poll with, and what the person has to do with it. Times in seconds."""
+class Device(NamedTuple):
+    """The request to poll with, and what the person has to do meanwhile. Times in seconds."""
 
-    code: str = field(repr=False)
+    poll: Request  # which holds the device code
     user_code: str
     page: str
     seconds: float
     interval: float
 
 
-@dataclass(frozen=True)
-class Session:
+@dataclass(frozen=True, eq=False, repr=False)
+class Session(Value):
     """What opens the feeds of one organization, and what is known of it. Times are epochs."""
 
     token: str = field(repr=False)
@@ -252,8 +263,8 @@ class Session:
     pat_id: str = ""  # of a PAT minted here: what the service revokes it by
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer(Value):
     """A credential for the caller; `username` None leaves the name to the caller."""
 
     password: str = field(repr=False)
@@ -349,10 +360,11 @@ def az_login(tenant: str | None) -> str:
 
 # --- feeds -----------------------------------------------------------------------------------
 
-_UNSAFE = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")  # urlsplit drops some, browsers others
-_AUTHORITY = re.compile(r"([a-z0-9.-]+)(?::(?:443)?|(:\d{1,5}))?", re.ASCII | re.IGNORECASE)
-_ORGANIZATION = re.compile(r"[^\W_][\w.-]*")
-_HOST_GUID = re.compile(r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
+# Patterns are texts: `re` compiles one when it is first used, and keeps it.
+_UNSAFE: Final = r"[\x00-\x20\x7f\\\ud800-\udfff]"  # urlsplit drops some, browsers others
+_AUTHORITY: Final = r"(?ai)([a-z0-9.-]+)(?::(?:443)?|(:\d{1,5}))?"
+_ORGANIZATION: Final = r"[^\W_][\w.-]*"
+_HOST_GUID: Final = r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}"
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
 
@@ -368,7 +380,7 @@ def parse_feed(service: str, servers: Container[str] = ()) -> Feed | None:
     fragment are dropped. A bare host name is a feed where it names an organization. `servers` are
     Azure DevOps Servers, each an organization of its own: `host` or `host:port`.
     """
-    if _UNSAFE.search(service):
+    if re.search(_UNSAFE, service):
         return None
     bare = "://" not in service
     if bare and not re.fullmatch(r"[\w.-]+(:\d+)?", service):
@@ -378,7 +390,7 @@ def parse_feed(service: str, servers: Container[str] = ()) -> Feed | None:
     except ValueError:
         return None
     user, _, authority = parts.netloc.rpartition("@")
-    match = _AUTHORITY.fullmatch(authority)
+    match = re.fullmatch(_AUTHORITY, authority)
     if parts.scheme != "https" or "@" in user or match is None:
         return None
     host = match[1].lower() + (match[2] or "")
@@ -410,16 +422,14 @@ def organization_of(host: str, path: str) -> str | None:
     if {".", ".."} & set(segments):
         return None  # clients resolve these, and would end in another organization
     first = segments[0] if segments else ""
-    if host != base and not _HOST_GUID.fullmatch(first):
+    if host != base and not re.fullmatch(_HOST_GUID, first):
         first = host.split(".")[0]
-    return first if _ORGANIZATION.fullmatch(first) else None
+    return first if re.fullmatch(_ORGANIZATION, first) else None
 
 
 # --- tokens ----------------------------------------------------------------------------------
 
-_DATE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:Z|([+-])(\d\d):?(\d\d))?", re.ASCII
-)
+_DATE: Final = r"(?a)(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:Z|([+-])(\d\d):?(\d\d))?"
 
 
 def is_token(value: object) -> bool:
@@ -450,7 +460,7 @@ def parse_date(text: object) -> float | None:
 
     Azure DevOps writes seven digits of fraction, which Python's own parser refuses before 3.11.
     """
-    match = _DATE.fullmatch(text) if isinstance(text, str) else None
+    match = re.fullmatch(_DATE, text) if isinstance(text, str) else None
     if match is None:
         return None
     *fields, sign, hours, minutes = match.groups()
@@ -761,8 +771,8 @@ def given_credential(feed: Feed, world: World) -> Answer | None:
 
 # --- requests and answers ---------------------------------------------------------------------
 
-_GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_AUTHORIZATION_URI = re.compile(r"\bauthorization_uri\s*=\s*\"?([^\",\s]*)", re.IGNORECASE)
+_GUID: Final = r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+_AUTHORIZATION_URI: Final = r"(?i)\bauthorization_uri\s*=\s*\"?([^\",\s]*)"
 _NO_TENANT: Final = ("", "00000000-0000-0000-0000-000000000000")  # personal accounts
 
 _HEADERS: Final[Mapping[str, str]] = MappingProxyType(
@@ -830,7 +840,7 @@ def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
     """
     found, host = set(), "login.microsoftonline.com"
     for line in response.lines("www-authenticate"):
-        for uri in _AUTHORIZATION_URI.findall(line):
+        for uri in re.findall(_AUTHORIZATION_URI, line):
             host, tenant = sign_in_address(feed, uri)
             found.add(tenant)
     for line in response.lines("x-vss-resourcetenant"):
@@ -839,7 +849,7 @@ def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
     if not found:
         return None, host
     tenant = found.pop()
-    if found or not _GUID.fullmatch(tenant):
+    if found or not re.fullmatch(_GUID, tenant):
         raise ArtifactsError(
             f"{feed.host} named no single tenant for organization '{feed.organization}': nothing "
             "was sent. Try again, and if it stays, tell the organization's administrator."
@@ -874,7 +884,7 @@ def read_token_service(feed: Feed, response: Response) -> str:
         service = next((name for name in hosts if under(match[2], name)), None)
         label = match[2][: -len(service) - 1] if service else ""
         named = {unquote(match[3] or ""), label} - {"", "app"}
-        if service and (named <= {feed.organization} or _HOST_GUID.fullmatch(feed.organization)):
+        if service and (named <= {feed.organization} or re.fullmatch(_HOST_GUID, feed.organization)):
             return found.pop()
     raise ArtifactsError(
         f"{feed.host} named a token service that is not organization '{feed.organization}' at "
@@ -1849,15 +1859,13 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         return None
     base, seconds = authority(challenge, world.environ), sign_in_seconds(world.environ)
     request = form_request(f"{base}/oauth2/v2.0/devicecode", scope=SIGN_IN_SCOPE)
-    device = read_device(challenge, fetch(request, world))
+    device = read_device(challenge, f"{base}/oauth2/v2.0/token", fetch(request, world))
     seconds = min(seconds, device.seconds)
     world.notify(
         f"To sign in to organization '{challenge.feed.organization}', open {device.page} and enter "
         f"the code {device.user_code} within {lasting(seconds)}."
     )
-    form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device.code}
-    poll = replace(form_request(f"{base}/oauth2/v2.0/token", **form), tries=1)
-    ask = device_poll(poll, device.interval, world)
+    ask = device_poll(device.poll, device.interval, world)
     answer = wait_for(world, challenge, seconds, ask)
     try:
         return signed_in("device_code", challenge, answer, world)
@@ -1893,8 +1901,11 @@ def device_poll(request: Request, interval: float, world: World) -> Callable[[fl
     return ask
 
 
-def read_device(challenge: Challenge, response: Response) -> Device:
-    """Return the device code that Entra answered with; raises where it did not, or oddly."""
+def read_device(challenge: Challenge, url: str, response: Response) -> Device:
+    """Return what to do with the device code that Entra answered with; raises where it did not, or oddly.
+
+    `url` is where its token will be asked for.
+    """
     body = parse_object(response.body)
     page = str(body.get("verification_uri") or body.get("verification_url"))
     code, user_code = body.get("device_code"), shown(body.get("user_code") or "", 40)
@@ -1907,7 +1918,9 @@ def read_device(challenge: Challenge, response: Response) -> Device:
             "nothing there, and check who is between you and login.microsoftonline.com."
         )
     interval = min(max(number(body.get("interval")) or 5, 1), MINUTE)
-    return Device(str(code), user_code, page, number(body.get("expires_in")) or 15 * MINUTE, interval)
+    form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": str(code)}
+    poll = replace(form_request(url, **form), tries=1)
+    return Device(poll, user_code, page, number(body.get("expires_in")) or 15 * MINUTE, interval)
 
 
 def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[[float], T | None]) -> T:
@@ -2225,7 +2238,7 @@ def mint(kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, wo
         scope=settings.scope,
         account=bearer.account,
         tenant=challenge.tenant or "",
-        pat_id=str(pat_id) if kind == "pat" and _GUID.fullmatch(str(pat_id)) else "",
+        pat_id=str(pat_id) if kind == "pat" and re.fullmatch(_GUID, str(pat_id)) else "",
     )
 
 
@@ -2274,7 +2287,7 @@ def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
 
 # --- store ------------------------------------------------------------------------------------
 
-_HEAD = re.compile(r"(\d{1,2}):([0-9a-f]{12}):")
+_HEAD: Final = r"(\d{1,2}):([0-9a-f]{12}):"
 
 _memory: dict[str, str] = {}  # by name; shared, since pdm and poetry ask several instances
 _broken: set[str] = set()  # places that failed in this process: told once, then left alone
@@ -2292,13 +2305,13 @@ def split_entry(text: str) -> list[str]:
 
 def part_names(name: str, head: str) -> list[str]:
     """Return the names of the parts that follow the first one of an entry."""
-    match = _HEAD.match(head)
+    match = re.match(_HEAD, head)
     return [f"{name}/{match[2]}.{index}" for index in range(1, int(match[1]))] if match else []
 
 
 def join_entry(head: str, rest: Sequence[str | None]) -> str | None:
     """Return the text that `split_entry` split, `None` where parts are missing or of another."""
-    match = _HEAD.match(head)
+    match = re.match(_HEAD, head)
     if match is None:
         return head
     text = head[match.end() :] + "".join(part or "" for part in rest)
@@ -2559,6 +2572,8 @@ class Store:
 
 def is_store(backend: KeyringBackend) -> bool:
     """Whether a backend is another's and keeps secrets well: keyring's own rule is priority 1."""
+    from keyring.backends.chainer import ChainerBackend
+
     if isinstance(backend, (ArtifactsKeyringBackend, ChainerBackend)):
         return False
     try:
@@ -2570,7 +2585,23 @@ def is_store(backend: KeyringBackend) -> bool:
 # --- effects ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, repr=False)
+if TYPE_CHECKING:
+    from dataclasses import dataclass as effects
+else:
+
+    def effects(kind):
+        """Give a class the constructor of a dataclass, without the time that generating one takes."""
+
+        def make(self, **given):
+            if given.keys() != kind.__annotations__.keys():
+                raise TypeError(f"missing, or too many: {given.keys() ^ kind.__annotations__.keys()}")
+            vars(self).update(given)
+
+        kind.__init__ = make
+        return kind
+
+
+@effects
 class World:
     """Every effect there is. `real_world` makes the real ones; tests make others."""
 

@@ -2275,7 +2275,7 @@ def make_world(**changes: Any) -> module.World:
         listen=unexpected,
         random=unexpected,
     )
-    return dataclasses.replace(nothing, **changes)
+    return module.World(**{**vars(nothing), **changes})
 
 
 class Script:
@@ -4150,10 +4150,11 @@ DEVICE = {
     ],
 )
 def test_read_device(changes: dict[str, object], seconds: float, interval: float) -> None:
-    device = module.read_device(a_challenge(), response(200, {**DEVICE, **changes}))
-    assert (device.code, device.user_code) == ("d", "ABCD-EFGH")
+    device = module.read_device(a_challenge(), ENTRA, response(200, {**DEVICE, **changes}))
+    assert (device.poll.url, device.user_code) == (ENTRA, "ABCD-EFGH")
+    assert b"&device_code=d" in (device.poll.body or b"")
     assert (device.seconds, device.interval) == (seconds, interval)
-    assert "'d'" not in repr(device)
+    assert "code=d" not in repr(device)
 
 
 @pytest.mark.parametrize(
@@ -4172,7 +4173,7 @@ def test_read_device(changes: dict[str, object], seconds: float, interval: float
 )
 def test_a_strange_page_for_the_device_code_is_not_shown(page: str) -> None:
     with pytest.raises(module.ArtifactsError, match=r"the page to sign in on is not Microsoft's"):
-        module.read_device(a_challenge(), response(200, {**DEVICE, "verification_uri": page}))
+        module.read_device(a_challenge(), ENTRA, response(200, {**DEVICE, "verification_uri": page}))
 
 
 @pytest.mark.parametrize(
@@ -4187,7 +4188,7 @@ def test_a_strange_page_for_the_device_code_is_not_shown(page: str) -> None:
 )
 def test_read_device_refuses(answer: module.Response) -> None:
     with pytest.raises(module.ArtifactsError, match=r"^device_code: Entra did not accept the sign-in"):
-        module.read_device(a_challenge(), answer)
+        module.read_device(a_challenge(), ENTRA, answer)
 
 
 def pending(error: str = "authorization_pending") -> module.Response:
