@@ -472,6 +472,16 @@ def parse_date(text: object) -> float | None:
     return when.timestamp() - (-zone if sign == "-" else zone)
 
 
+def parse_http_date(text: str) -> float | None:
+    """Return the epoch of a date in an HTTP header (RFC 9110 §5.6.7), or `None`."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):  # the first, and the third, before 3.10
+        return None
+
+
 def format_date(epoch: float) -> str:
     """Return an epoch in the form Azure DevOps takes, whole seconds and `Z`."""
     when = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
@@ -998,9 +1008,12 @@ def expiry(token: str, valid_to: object, otherwise: float) -> float:
     return min((epoch for epoch in known if epoch is not None), default=otherwise)
 
 
-def retry_pause(attempt: int, response: Response | None, jitter: float) -> float:
+def retry_pause(attempt: int, response: Response | None, jitter: float, now: float) -> float:
     """Return the seconds to wait after a failed attempt (from 1); `jitter` is in [0, 1)."""
-    told = number(next(iter(response.lines("retry-after")), None)) if response else None
+    text = next(iter(response.lines("retry-after")), "") if response else ""
+    told, date = number(text), parse_http_date(text)
+    if told is None and date is not None:
+        told = max(date - now, 0)
     if told is not None and told >= 0:
         return min(told, MAX_RETRY_AFTER)
     return float(0.4 * 2**attempt * (0.5 + jitter / 2))
@@ -1037,7 +1050,7 @@ def fetch(request: Request, world: World) -> Response:
                 "in a few minutes."
             )
         if attempt < request.tries:
-            world.sleep(min(retry_pause(attempt, response, world.jitter()), left))
+            world.sleep(min(retry_pause(attempt, response, world.jitter(), world.now()), left))
     raise failure
 
 
@@ -1639,7 +1652,8 @@ def browser_command(
     `sys.platform`; `%s` stands for the address.
     """
     for choice in filter(None, environ.get("BROWSER", "").split(os.pathsep)):
-        words = choice.rstrip(" &").split()
+        words = re.findall(r'"[^"]+"|[^\s"]+', choice.rstrip(" &"))
+        words = [word.strip('"') for word in words]
         program = which(words[0]) if words else None
         if program and os.path.basename(program) not in TEXT_BROWSERS:
             return [program, *words[1:], *([] if "%s" in choice else ["%s"])]
@@ -3362,9 +3376,10 @@ class ArtifactsKeyringBackend(KeyringBackend):
             return
         try:
             session = Session(clean_token(password, "The password"), "set", checked=0)
+            kept = keep(feed, session, real_world())
         except ArtifactsError as error:
             raise PasswordSetError(str(error)) from None
-        if not keep(feed, session, real_world()):
+        if not kept:
             raise PasswordSetError(
                 "There is no keyring here that can keep a personal access token: put it in a file "
                 "of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."

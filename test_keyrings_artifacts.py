@@ -17,6 +17,7 @@ import binascii
 import contextlib
 import dataclasses
 import datetime
+import email.utils
 import functools
 import hashlib
 import html
@@ -3281,14 +3282,17 @@ def test_expiry_is_the_earliest_known(token: str, valid_to: object, epoch: float
         (1, "2", 2.0),
         (1, "86400", 5.0),
         (1, "-1", 0.4),
-        (1, "Fri, 31 Dec 1999 23:59:59 GMT", 0.4),
+        (1, "Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        (1, email.utils.formatdate(NOW + 3, usegmt=True), 3.0),
+        (1, "Fri, 31 Dec 9999 23:59:59 GMT", 5.0),
+        (1, "Fri, 99 Dec 2026", 0.4),
         (1, "nan", 0.4),
         (2, "0", 0.0),
     ],
 )
 def test_retry_pause(attempt: int, told: str | None, seconds: float) -> None:
     answer = response(429, **({} if told is None else {"retry_after": told}))
-    assert module.retry_pause(attempt, answer, 0.0) == pytest.approx(seconds)
+    assert module.retry_pause(attempt, answer, 0.0, NOW) == pytest.approx(seconds)
 
 
 DROPPED = module.NetworkError("dropped")
@@ -4017,6 +4021,13 @@ DESKTOP = {"DISPLAY": ":0"}
             id="WSL without wslu",
         ),
         pytest.param({"BROWSER": "my"}, "linux", "my", ["/bin/my", "%s"], id="BROWSER"),
+        pytest.param(
+            {"BROWSER": '"my" "--in a window" %s'},
+            "linux",
+            "my",
+            ["/bin/my", "--in a window", "%s"],
+            id="BROWSER in quotes",
+        ),
         pytest.param(
             {"BROWSER": "my --tab %s &", "SSH_TTY": "x", "IN": "1"},
             "linux",
@@ -4952,6 +4963,13 @@ def test_pinned_it_passes_other_services_on(machine: Machine) -> None:
     machine.keyring("del", "my-service", "me", **chain)
     done = machine.keyring("del", "my-service", "me", status=1, **chain)
     assert "PasswordDeleteError" in done.stderr.splitlines()[-1]
+
+
+def test_setting_a_pat_says_what_is_wrong_with_the_environment(machine: Machine) -> None:
+    done = set_password(machine, FEED, "a" * 52, KEYRINGS_ARTIFACTS_SOURCES="azure_cli,psychic")
+    assert done.stderr.splitlines()[-1].startswith(
+        "keyring.errors.PasswordSetError: KEYRINGS_ARTIFACTS_SOURCES names no source with 'psychic'."
+    )
 
 
 def test_pinned_and_alone_it_keeps_nothing_for_other_services(machine: Machine) -> None:
