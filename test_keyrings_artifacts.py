@@ -12,6 +12,7 @@ ask for can leave the machine.
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import contextlib
@@ -27,7 +28,6 @@ import io
 import json
 import logging
 import os
-import pty
 import re
 import secrets
 import shutil
@@ -37,6 +37,7 @@ import ssl
 import string
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -2196,6 +2197,9 @@ OTHER = "https://pkgs.dev.azure.com/fabrikam/_packaging/pyfeed/pypi/simple/"
 TENANT = "8f0f8e3a-6b1e-4c8e-9a53-0d7d3a3c1e11"
 NOW = 1_800_000_000.0
 ENTRA = f"https://login.microsoftonline.com/{TENANT}"
+
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="of POSIX: modes, links, signals, fcntl")
 
 
 def parsed(url: str = FEED) -> module.Feed:
@@ -4362,7 +4366,7 @@ def test_join_entry_never_raises(head: str, rest: list[str | None]) -> None:
     assert len(module.part_names("x", head)) < 100
 
 
-@pytest.mark.skipif(os.name == "nt", reason="fcntl")
+@POSIX
 def test_who_waits_for_a_turn_stops_waiting_in_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with path.open("w") as holder, path.open("r+") as waiter:
@@ -4425,6 +4429,7 @@ def test_entries_leave_no_parts_behind() -> None:
     assert not drawer.texts
 
 
+@POSIX
 def test_files_are_their_owners_alone(tmp_path: Path) -> None:
     files = module.Files(tmp_path / "data" / "folder")
     assert files.get("session/contoso") is None
@@ -4438,6 +4443,7 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
     assert files.get("session/contoso") is None
 
 
+@POSIX
 def test_a_file_that_is_not_ours_alone_is_not_read_but_replaced(tmp_path: Path) -> None:
     files = module.Files(tmp_path)
     path = files.path("session/contoso")
@@ -4463,6 +4469,7 @@ def test_a_file_system_without_links_takes_the_file_itself(tmp_path: Path) -> No
     assert (tmp_path / "free").read_text() == "new"
 
 
+@POSIX
 def test_a_folder_that_is_a_link_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "folder").symlink_to(tmp_path / "elsewhere")
@@ -4559,8 +4566,15 @@ def test_a_log_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
 BIN = Path(sys.executable).parent
 
 
+STAND_INS = "the machine among the stand-ins is a Linux without a keyring: shell scripts, a terminal, D-Bus"
+
+
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
+    if sys.platform != "linux":
+        pytest.skip(STAND_INS)
+    if os.environ.get("STAND_INS") == "no":
+        pytest.skip("STAND_INS=no")
     folder = tmp_path / "services"
     folder.mkdir()
     with Services(folder) as running:
@@ -5284,6 +5298,7 @@ def test_an_az_that_does_not_work(machine: Machine, script: str, problem: str) -
     assert machine.fails().startswith(f"azure_cli: {problem}")
 
 
+@POSIX
 def test_an_az_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     script = tmp_path / "az"
     script.write_text(f"#!/bin/sh\nsleep 600 & echo $! > {tmp_path}/pid; wait\n")
@@ -5298,6 +5313,7 @@ def test_an_az_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     pytest.fail("the child of az goes on")
 
 
+@POSIX
 def test_an_az_that_leaves_a_child_behind_is_not_waited_for(tmp_path: Path) -> None:
     script = tmp_path / "az"
     script.write_text("#!/bin/sh\nsleep 60 &\necho answer\n")
@@ -5534,6 +5550,8 @@ class Terminal:
     """A program on a terminal of its own: what it prints, and what a person sees."""
 
     def __init__(self, machine: Machine, *command: str, hides_stderr: bool = False, **changes: str) -> None:
+        import pty  # not on Windows
+
         self.ours, theirs = pty.openpty()
         self.screen = ""
         self.process = subprocess.Popen(
@@ -6068,7 +6086,7 @@ def test_under_pip_the_device_code_is_seen_once_and_the_installation_goes_on(
 class Client(NamedTuple):
     """How a program is called in an empty folder, and what it finds there and on PATH.
 
-    The blocks of the README say the same: change both.
+    The blocks of the README say the same, and are typed in tests below.
     """
 
     command: str
@@ -7579,6 +7597,435 @@ def test_no_secret_of_a_machine_is_in_the_log(worker: Machine, way: Way, cold: l
         hidden.append(request.form.get("client_assertion", ""))
     hidden += [pipeline.runner_token, pipeline.job_token, "pass word"]
     assert [each for each in hidden if each and each in log] == []
+
+
+# --- what the README and the project's files say ----------------------------------------------
+
+
+class Block(NamedTuple):
+    """A fenced block of the README, and the heading it stands under."""
+
+    heading: str
+    language: str
+    text: str
+
+
+@functools.lru_cache
+def readme() -> str:
+    return (SOURCE / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(heading: str = "") -> list[Block]:
+    """The fenced blocks of the README, or of what stands directly under one of its headings."""
+    parts = re.findall(r"^#+ ([^\n]*)$|^```(\w*)\n(.*?)^```$", readme(), re.M | re.S)
+    found, under = [], ""
+    for title, language, text in parts:
+        under = title or under
+        if not title and heading in ("", under):
+            found.append(Block(under, language, text))
+    return found
+
+
+def commands_of(block: Block) -> list[str]:
+    """The commands of a block, one a line; those after `# or:` are commands like the others."""
+    if block.language not in ("sh", "dockerfile"):
+        return []
+    text = re.sub(r"\\\n\s*", "", block.text).replace("# or: ", "\n").replace("; ", "\n")
+    text = re.sub(r"(^|\s)#.*", "", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in lines if block.language == "sh" or line.startswith("RUN ")]
+
+
+def inline_commands() -> list[str]:
+    """What the README has in `code` in a sentence or a table and is a command, with an argument."""
+    text = re.sub(r"^```.*?^```$", "", readme(), flags=re.M | re.S)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    return [span for span in spans if re.match(rf"(?:{PROGRAMS}) (?!=)", span)]
+
+
+PROGRAMS = (
+    r"pip|pip3|pipx|uv|pixi|pdm|poetry|hatch|twine|keyring|az|azd|docker|git|bash|type|where|pre-commit"
+    r"|python|python3|\.venv/bin/\S+|~/ado-auth-helper|Connect-AzAccount"
+)
+TYPED = "test_the_readme_can_be_typed"
+NO_PIXI = "not run: pixi is in no Python package index"
+NO_DOCKER = "not run: there is no Docker daemon in a test"
+AZURE = "not run: it signs in at Azure itself"
+CI_RUN = "run by .ci/run"
+FORM = "not run: it stands for commands that are run elsewhere"
+NAMED = "not run: only spoken of"
+
+# Every command of the README, and the test that runs it, or why none can.
+COMMANDS = {
+    "python3 -m venv .venv && .venv/bin/python -m pip install -q -U pip && .venv/bin/pip install -q -e "
+    "'.[test]' && .venv/bin/python test_keyrings_artifacts.py": CI_RUN,
+    "python3 -m venv .venv && .venv/bin/python -m pip install -q -U pip && .venv/bin/pip install -q -e "
+    "'.[test]' && .venv/bin/python -m pytest": CI_RUN,
+    # Spoken of
+    **dict.fromkeys(
+        ("az devops", "docker build", "keyring del", "keyring set", "pip install", "uv publish"), NAMED
+    ),
+    # Install
+    "uv tool install keyring --with keyrings.artifacts": TYPED,
+    "pipx install keyring": TYPED,
+    "pipx inject keyring keyrings.artifacts": TYPED,
+    "keyring get https://pkgs.dev.azure.com/ORG/PROJECT/_packaging/FEED/pypi/simple/ me": TYPED,
+    "uv tool install twine --with keyrings.artifacts": TYPED,
+    "uv tool install keyring --with 'keyrings.artifacts[certificate]'": TYPED,
+    # Clients
+    "keyring get URL VssSessionToken": FORM,
+    "export PIP_KEYRING_PROVIDER=subprocess": TYPED,
+    f"pip install --index-url {WITH_USER} contoso-greeting": TYPED,
+    "pip config set global.keyring-provider subprocess": TYPED,
+    "export UV_KEYRING_PROVIDER=subprocess": TYPED,
+    f"uv pip install --default-index {WITH_USER} contoso-greeting": TYPED,
+    f"uv publish --publish-url {UPLOAD} --username VssSessionToken dist/*": TYPED,
+    "pixi install --pypi-keyring-provider subprocess": NO_PIXI,
+    "pixi config set --global pypi-config.keyring-provider subprocess": NO_PIXI,
+    "pipx install twine": TYPED,
+    "pipx inject twine keyrings.artifacts": TYPED,
+    f"twine upload --repository-url {UPLOAD} dist/*": TYPED,
+    "pipx inject poetry keyrings.artifacts": TYPED,
+    "poetry self add keyrings.artifacts": "not run: it asks pypi.org, whatever the machine's package index",
+    f"poetry source add --priority=primary contoso {FEED}": TYPED,
+    "poetry install": TYPED,
+    "pdm self add keyrings.artifacts": TYPED,
+    "pdm install": TYPED,
+    "pipx inject hatch keyrings.artifacts": TYPED,
+    f"hatch publish --repo {UPLOAD} --user VssSessionToken": "test_a_client_publishes",
+    # By hand
+    "keyring set https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
+    "keyring del https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
+    # Sources
+    "az login": AZURE,
+    "az login --tenant TENANT": AZURE,
+    "az logout": AZURE,
+    "azd auth login": AZURE,
+    "~/ado-auth-helper get-access-token": "test_a_tool_of_a_person_takes_two_requests_and_then_none",
+    # Docker and pipelines
+    "RUN pip install keyring keyrings.artifacts && python -m venv /app": NO_DOCKER,
+    "RUN --mount=type=secret,id=azure_devops_ext_pat /app/bin/pip install --no-cache-dir --index-url "
+    f"{WITH_USER} contoso-greeting": NO_DOCKER,
+    "docker build --secret id=azure_devops_ext_pat,env=AZURE_DEVOPS_EXT_PAT .": NO_DOCKER,
+    "docker run -e AZURE_CLIENT_ID -e AZURE_TENANT_ID -e ACTIONS_ID_TOKEN_REQUEST_URL "
+    "-e ACTIONS_ID_TOKEN_REQUEST_TOKEN": NO_DOCKER,
+    "docker run -e servicePrincipalId -e tenantId -e idToken": NO_DOCKER,
+    "docker run -e AZURE_CLIENT_ID": NO_DOCKER,
+    # Troubleshooting
+    "type -a keyring": TYPED,
+    "keyring get https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
+    "where keyring": "not run: Windows",
+    "keyring --list-backends": TYPED,
+    "keyring del URL me": FORM,
+    # How to change it
+    ".venv/bin/python test_keyrings_artifacts.py -- keyring get URL me": "test_a_command_among_the_stand_ins",
+    "bash .ci/run": CI_RUN,
+    ".venv/bin/mypy keyrings_artifacts.py test_keyrings_artifacts.py": CI_RUN,
+    ".venv/bin/ruff check": CI_RUN,
+    "pre-commit run --all-files": "not run: it makes environments of its own; .ci/run runs the same checks",
+    "pip install pre-commit": "not run: it installs what no test needs",
+}
+
+
+def test_every_command_of_the_readme_is_accounted_for() -> None:
+    said = [command for block in blocks() for command in commands_of(block)] + inline_commands()
+    assert sorted(set(said) - set(COMMANDS)) == []
+    assert sorted(set(COMMANDS) - set(said)) == []
+    tests = {how for how in COMMANDS.values() if how.startswith("test_")}
+    assert sorted(name for name in tests if not callable(globals().get(name))) == []
+    typed = {command for section in SECTIONS.values() for command in section.commands()}
+    assert sorted(typed ^ {command for command, how in COMMANDS.items() if how == TYPED}) == []
+
+
+class Section(NamedTuple):
+    """How a person types what stands under one heading of the README, or in its sentences."""
+
+    heading: str = ""
+    more: tuple[str, ...] = ()  # typed as well, after the section's own
+    first: tuple[str, ...] = ()  # not of the README: what the person has beforehand
+    tokens: frozenset[str] = frozenset({"session"})  # the kinds that open the feed
+    environ: Mapping[str, str] = {}
+    project: str = ""
+    publishes: bool = False
+    on_path: tuple[str, ...] = ()  # packages whose programs are on PATH
+
+    def commands(self) -> list[str]:
+        own = [command for block in blocks(self.heading) for command in commands_of(block)]
+        own = own if self.heading else []
+        return [each for each in [*own, *self.more] if COMMANDS[each] == TYPED]
+
+
+NONE: frozenset[str] = frozenset()
+SET, _, AGAIN = (
+    f"keyring {verb} https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me"
+    for verb in ("set", "del", "get")
+)
+LOOK = "keyring get https://pkgs.dev.azure.com/ORG/PROJECT/_packaging/FEED/pypi/simple/ me"
+TOOL = "uv tool install keyring --with keyrings.artifacts"
+SECTIONS = {
+    "install with uv": Section(
+        more=(TOOL, "type -a keyring", "keyring --list-backends", LOOK, AGAIN), tokens=NONE
+    ),
+    "install with pipx": Section(
+        more=("pipx install keyring", "pipx inject keyring keyrings.artifacts", LOOK), tokens=NONE
+    ),
+    "install extras": Section(
+        more=(
+            "uv tool install keyring --with 'keyrings.artifacts[certificate]'",
+            "uv tool install twine --with keyrings.artifacts",
+            LOOK,
+        ),
+        tokens=NONE,
+    ),
+    "pip": Section("pip", first=(TOOL,), on_path=("pip",)),
+    "pip configured": Section(
+        more=(
+            "pip config set global.keyring-provider subprocess",
+            f"pip install --index-url {WITH_USER} contoso-greeting",
+        ),
+        first=(TOOL,),
+        on_path=("pip",),
+    ),
+    "uv": Section("uv", first=(TOOL,), publishes=True),
+    "twine": Section("twine", publishes=True),
+    "poetry": Section(
+        "poetry", first=("pipx install poetry",), project="[tool.poetry]\npackage-mode = false\n"
+    ),
+    "pdm": Section(
+        "pdm",
+        first=("pipx install 'pdm[locked]'",),
+        environ=PDM,
+        project="[tool.pdm]\ndistribution = false\n",
+    ),
+    "hatch": Section("hatch", first=("pipx install hatch",), tokens=NONE),
+    "by hand": Section("Where a credential comes from", first=(TOOL,), tokens=NONE),
+}
+
+
+class Typist:
+    """A person who types commands, on a machine with uv and pipx, and neither keyring nor client."""
+
+    def __init__(self, machine: Machine, clients: Clients, section: Section) -> None:
+        self.machine, self.clients, self.section = machine, clients, section
+        programs = machine.home.parent / "programs"
+        own = [clients.programs(each) for each in ("pipx", *section.on_path)]
+        set_path(machine, programs, *own, Path(clients.uv).parent)
+        self.places = {
+            **{name: str(programs) for name in ("UV_TOOL_BIN_DIR", "PIPX_BIN_DIR")},
+            "UV_TOOL_DIR": str(programs.parent / "uv"),
+            "PIPX_HOME": str(programs.parent / "pipx"),
+            "PIPX_MAN_DIR": str(programs.parent / "man"),
+            "PIPX_DEFAULT_PYTHON": sys.executable,
+            "UV_PYTHON": sys.executable,
+            # There a newer keyrings.artifacts lies than in any index: this one.
+            **dict.fromkeys(("UV_FIND_LINKS", "PIP_FIND_LINKS"), str(clients.wheel.parent)),
+            "PATH": machine.environ["PATH"],
+        }
+        machine.environ.pop("UV_NO_CONFIG", None)  # under which uv does not read pyproject.toml either
+        machine.environ.pop("PIP_CONFIG_FILE", None)
+        machine.environ.update(section.environ)
+
+    def types(self, command: str) -> str:
+        """Return what a command prints; one that installs a program reaches the package index."""
+        if command.startswith("export "):
+            name, _, value = command[len("export ") :].partition("=")
+            self.machine.environ[name] = value
+            return ""
+        if command.startswith(("pipx ", "uv tool ", "pdm self ")):
+            self.clients.run("bash", "-c", command, **self.places)
+            return ""
+        command = command.replace("ORG/PROJECT/_packaging/FEED", "contoso/My%20Project/_packaging/projfeed")
+        command = command.replace("ORG/_packaging/FEED", "contoso/_packaging/pyfeed")
+        return self.machine.run("bash", "-c", f"{command} < ../typed").stdout
+
+
+def prepare(machine: Machine, section: Section, block: str) -> None:
+    """Give a person a project, an environment for it, and wheels to publish."""
+    services, home = machine.services, machine.home
+    services.organizations["contoso"].add_package("projfeed", "contoso-greeting", "1.0")
+    ada = services.accounts["ada@contoso.example"]
+    (home.parent / "typed").write_text(services.mint_devops(ada, "contoso") + "\n")
+    project = PROJECT.replace(json.dumps(PACKAGES.split()), '["contoso-greeting"]')
+    (home / "pyproject.toml").write_text(project + block + section.project)
+    (home / "dist").mkdir()
+    filename, content = build_wheel("contoso-hail", "1.0")
+    (home / "dist" / filename).write_bytes(content)
+    machine.run(sys.executable, "-m", "venv", "--without-pip", str(home / ".venv"))
+    places = {"VIRTUAL_ENV": str(home / ".venv"), "PIP_TARGET": str(home / "site")}
+    machine.environ.update({**UV, **POETRY, **places})
+    del machine.environ["UV_KEYRING_PROVIDER"]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_readme_can_be_typed(machine: Machine, clients: Clients, name: str) -> None:
+    section = SECTIONS[name]
+    machine.az()
+    tables = "".join(f"\n{block.text}" for block in blocks(section.heading) if block.language == "toml")
+    typist = Typist(machine, clients, section)
+    prepare(machine, section, tables if section.heading else "")
+    if SET in section.commands():
+        machine.environ.update(plug_in(machine, "small_keyring", SMALL_KEYRING))
+    said = {command: typist.types(command) for command in [*section.first, *section.commands()]}
+    if LOOK in said:
+        assert opens(machine, said[LOOK].strip())
+    if "keyring --list-backends" in said:
+        assert "keyrings_artifacts.ArtifactsKeyringBackend" in said["keyring --list-backends"]
+    assert visits(machine)[0] == section.tokens
+    feed = machine.services.organizations["contoso"].feed("pyfeed")
+    assert feed
+    assert feed.has("contoso_hail-1.0-py3-none-any.whl") == section.publishes
+
+
+def test_settings_in_the_readme_are_those_that_clients_are_run_with() -> None:
+    projects = [client.project for client in INSTALLERS.values()]
+    shown = [block for block in blocks() if block.language == "toml" and block.heading != "pixi"]
+    assert len(shown) == 2
+    assert [b.heading for b in shown if not any(b.text in project for project in projects)] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason=STAND_INS)
+def test_a_command_among_the_stand_ins() -> None:
+    """What the README says runs any command there."""
+    keyring = str(BIN / "keyring")
+    command = [sys.executable, str(Path(__file__)), "--", keyring, "get", FEED, "me"]
+    environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\S+\n", done.stdout)
+
+
+def table(heading: str, first: str) -> list[list[str]]:
+    """The rows of the README's table under a heading whose first column is called that."""
+    text = readme().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = text.partition(f"| {first} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_the_readme_names_the_sources_in_their_order() -> None:
+    rows = table("Where a credential comes from", "Source")
+    assert [row[0] for row in rows] == [f"`{source.__name__}`" for source in module.SOURCES]
+    assert [row[0] for row in table("Where a credential comes from", "Type")] == [
+        f"`{kind}`" for kind in module.LADDER
+    ]
+
+
+def literals() -> set[str]:
+    """The string literals of the module, its docstrings aside, that could be names of variables."""
+    tree = ast.parse((SOURCE / "keyrings_artifacts.py").read_text(encoding="utf-8"))
+    values = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return {each for each in values if isinstance(each, str) and re.fullmatch(r"\w+", each)}
+
+
+# Names that urllib reads for us.
+OF_URLLIB = {"HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
+# Literals in the spelling of variables that are none of ours to explain.
+NO_SETTINGS = {"AZURE_CORE_NO_COLOR", "NO_COLOR", "CERT_NONE", "O_NOFOLLOW", "O_NONBLOCK"}
+
+
+def test_the_readme_names_the_variables_that_the_module_reads() -> None:
+    rows = [cell for row in table("Variables", "Variable") for cell in row]
+    named = set(re.findall(r"`(\w+)`", " ".join(rows)))
+    found = literals()
+    prefixes = {each for each in found if re.fullmatch(r"[A-Z_]+_", each)}
+    endings = {name[len(each) :] for each in prefixes for name in named if name.startswith(each)} & found
+    read = found | OF_URLLIB | {prefix + ending for prefix in prefixes for ending in endings}
+    names = {name for name in named if re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+", name)}
+    assert sorted(names - read) == []
+    spelled = {name for name in found if re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+", name)}
+    assert sorted(spelled - named - endings - NO_SETTINGS) == []
+
+
+def anchors() -> set[str]:
+    """The places within the README, as GitHub names its headings."""
+    text = re.sub(r"^```.*?^```$", "", readme(), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {"#" + re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def test_links_within_the_project_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", readme())
+    assert len(targets) > 5
+    places = [each for each in targets if not each.startswith("https://")]
+    lost = [each for each in places if each not in anchors() and not (SOURCE / each).is_file()]
+    assert lost == []
+
+
+def arrows(part: str) -> list[tuple[str, str, str]]:
+    return re.findall(r"^ *(\w+)-?->>(\w+): (.*)$", part, re.M)
+
+
+def test_the_diagram_shows_what_happens(machine: Machine) -> None:
+    """Its two calls ask the services, and `az`, for what the two calls of a machine ask them for."""
+    (diagram,) = (block.text for block in blocks("How it works") if block.language == "mermaid")
+    assert diagram.startswith("sequenceDiagram\n")
+    called = dict(re.findall(r"participant (\w+)(?: as (.*))?", diagram))
+    assert {name for arrow in arrows(diagram) for name in arrow[:2]} == set(called)
+    _, first, second = diagram.split("Note over pip,tokens: ")
+    machine.az()
+    for part in (first, second):
+        requests = [(to, text) for origin, to, text in arrows(part) if origin == "backend"]
+        shown = [f"{text.split(',')[0]} {called[to]}" for to, text in requests if "." in called[to]]
+        machine.get()
+        assert asked(machine) == shown
+    commands = [text for _, to, text in arrows(diagram) if to == "az"]
+    assert commands == ["az " + " ".join(AZ_COMMAND[1:3])]
+    assert called["backend"] == module.__name__
+
+
+def test_the_module_says_what_the_metadata_say() -> None:
+    found = importlib.metadata.metadata("keyrings.artifacts")
+    assert found["Version"] == module.__version__
+    assert found["Summary"] == (module.__doc__ or "").splitlines()[0]
+    assert found["License-Expression"] == "MIT"
+    assert set(found.get_all("Provides-Extra") or ()) == {
+        *("certificate", "encrypted-file", "truststore", "test")
+    }
+    assert module.__all__ == ["ArtifactsKeyringBackend"]
+    assert set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", module.__doc__ or "")) <= literals() | {
+        "PYTHON_KEYRING_BACKEND"
+    }
+
+
+def project_files(*patterns: str) -> list[Path]:
+    return sorted(path for pattern in patterns for path in SOURCE.glob(pattern))
+
+
+@pytest.mark.parametrize("name", ["ci.yml"])
+def test_workflows_are_pinned_and_allowed_nothing(name: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    assert [path.name for path in project_files(".github/workflows/*")] == ["ci.yml"]
+    text = (SOURCE / ".github" / "workflows" / name).read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["permissions"] == {}
+    uses = re.findall(r"^ *-? *uses: (.*)$", text, re.M)
+    assert uses
+    assert [each for each in uses if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", each)] == []
+
+
+def test_the_workflow_tests_what_the_metadata_promise() -> None:
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load((SOURCE / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    matrix = jobs["test"]["strategy"]["matrix"]
+    classifiers = importlib.metadata.metadata("keyrings.artifacts").get_all("Classifier") or ()
+    promised = [found[1] for each in classifiers if (found := re.search(r":: (3\.\d+)$", each))]
+    assert matrix["python"] == promised
+    assert matrix["system"] == ["ubuntu-latest", "windows-latest", "macos-latest"]
+    assert set(jobs["gate"]["needs"]) == set(jobs) - {"gate", "publish"}
+    assert jobs["publish"]["needs"] == ["gate"]
+    assert [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})] == ["publish"]
+
+
+def test_the_sdist_holds_what_its_tests_need(clients: Clients) -> None:
+    folder = clients.folder / "sdist"
+    clients.run(
+        *(clients.uv, "build", "--sdist", "--python", sys.executable),
+        *("--out-dir", str(folder), str(SOURCE)),
+    )
+    (path,) = folder.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    top = {"LICENSE", "README.md", "keyrings_artifacts.py", "pyproject.toml", "test_keyrings_artifacts.py"}
+    dots = {".ci/run", ".github/dependabot.yml", ".github/workflows/ci.yml", ".pre-commit-config.yaml"}
+    assert names - {"", ".ci", ".github", ".github/workflows"} == top | dots | {"PKG-INFO"}
 
 
 # ----------------------------------------------------------------------------------------------
