@@ -1,18 +1,30 @@
+# SPDX-FileCopyrightText: 2026 The keyrings.artifacts authors
 # SPDX-License-Identifier: MIT
 """Credentials for Azure Artifacts feeds, for every tool that asks Python's keyring.
 
 pip, uv, pixi, twine and others ask `keyring` for a password; this backend answers for
-`pkgs.dev.azure.com` and its kin, and says nothing about any other service. It needs
-`keyring` and `urllib3`, and may be used as a copied file, with its folder on PYTHONPATH and
+`pkgs.dev.azure.com` and its kin, and says nothing about any other service. It needs Python 3.9,
+`keyring` 23 and `urllib3` 1.26 or newer, and may be used as a copied file: unchanged, with its
+folder on PYTHONPATH and
 
     PYTHON_KEYRING_BACKEND=keyrings_artifacts.ArtifactsKeyringBackend
+
+after which this prints a token, or one sentence that says what is missing:
+
+    keyring get https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me
 
 A credential is given by the environment (AZURE_DEVOPS_EXT_PAT and its kin), found where an earlier
 call kept it, or obtained: one of SOURCES, from a machine's identity over the Azure CLI to a
 browser, yields an Entra token, and a person's is exchanged for a token that opens packages and
 nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources, and
 KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
-step. All other variables are Azure's own, or those of the tools before this one.
+step. All other variables are Azure's own, or those of the tools before this one, and stand in the
+README's one table.
+
+It asks the feed, Microsoft's sign-in and token services, and the identity endpoint or the token
+issuer of the machine or pipeline, and no one else. It keeps what it got in the best other keyring,
+without one a day's token in the folder `keyrings_artifacts` of keyring's data directory;
+`keyring del URL me` forgets both.
 
 Decisions are pure functions over plain values; every effect is a field of `World`. `None` means
 "not mine"; an `ArtifactsError` means "mine, and broken" and is one sentence that names the mend.
