@@ -8014,6 +8014,21 @@ def test_the_workflow_tests_what_the_metadata_promise() -> None:
     assert [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})] == ["publish"]
 
 
+@pytest.mark.parametrize(
+    ("tag", "status"), [(f"v{module.__version__}", 0), (module.__version__, 1), ("v0", 1)]
+)
+@POSIX
+def test_a_tag_is_the_version(tag: str, status: int) -> None:
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load((SOURCE / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    (step,) = (each for each in jobs["build"]["steps"] if each.get("if") == "github.ref_type == 'tag'")
+    environ = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "GITHUB_REF_NAME": tag}
+    command = ["bash", "-e", "-c", step["run"]]
+    done = subprocess.run(command, cwd=SOURCE, env=environ, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout == f"tag {tag}, version {module.__version__}\n"
+
+
 def test_the_sdist_holds_what_its_tests_need(clients: Clients) -> None:
     folder = clients.folder / "sdist"
     clients.run(
