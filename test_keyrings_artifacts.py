@@ -4581,6 +4581,12 @@ def services(tmp_path: Path) -> Iterator[Services]:
         yield running
 
 
+def needs_a_newer_program() -> None:
+    """Skip where keyring's own program is one that asks a question to delete, and knows no --mode."""
+    if int(importlib.metadata.version("keyring").split(".")[0]) < 25:
+        pytest.skip("the program of keyring before 25 reads set and del from a terminal, and has no --mode")
+
+
 @dataclasses.dataclass
 class Machine:
     """A person's machine among the stand-in services: an environment, and what is run in it."""
@@ -4607,6 +4613,8 @@ class Machine:
         return done
 
     def keyring(self, *arguments: str, status: Any = 0, **changes: str) -> subprocess.CompletedProcess[str]:
+        if arguments[0] != "get":
+            needs_a_newer_program()
         return self.run(str(BIN / "keyring"), *arguments, status=status, **changes)
 
     def get(self, url: str = FEED, user: str = "VssSessionToken", **changes: str) -> str:
@@ -4918,6 +4926,7 @@ def set_password(
     machine: Machine, service: str, password: str, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     """`keyring set`, which reads the password from standard input."""
+    needs_a_newer_program()
     return subprocess.run(
         [str(BIN / "keyring"), "set", service, "me"],
         env={**machine.environ, **changes},
