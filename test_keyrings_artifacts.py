@@ -7649,7 +7649,7 @@ def inline_commands() -> list[str]:
     """What the README has in `code` in a sentence or a table and is a command, with an argument."""
     text = re.sub(r"^```.*?^```$", "", readme(), flags=re.M | re.S)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
-    return [span for span in spans if re.match(rf"(?:{PROGRAMS}) (?!=)", span)]
+    return [span for span in spans if re.match(rf"(?:[A-Z_]+=\S+ )?(?:{PROGRAMS}) (?!=)", span)]
 
 
 PROGRAMS = (
@@ -7661,7 +7661,7 @@ NO_PIXI = "not run: pixi is in no Python package index"
 NO_DOCKER = "not run: there is no Docker daemon in a test"
 AZURE = "not run: it signs in at Azure itself"
 CI_RUN = "run by .ci/run"
-FORM = "not run: it stands for commands that are run elsewhere"
+STANDS = "not run: it stands for commands that are run elsewhere"
 NAMED = "not run: only spoken of"
 
 # Every command of the README, and the test that runs it, or why none can.
@@ -7682,7 +7682,7 @@ COMMANDS = {
     "uv tool install twine --with keyrings.artifacts": TYPED,
     "uv tool install keyring --with 'keyrings.artifacts[certificate]'": TYPED,
     # Clients
-    "keyring get URL VssSessionToken": FORM,
+    "keyring get URL VssSessionToken": STANDS,
     "export PIP_KEYRING_PROVIDER=subprocess": TYPED,
     f"pip install --index-url {WITH_USER} contoso-greeting": TYPED,
     "pip config set global.keyring-provider subprocess": TYPED,
@@ -7725,7 +7725,9 @@ COMMANDS = {
     "keyring get https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
     "where keyring": "not run: Windows",
     "keyring --list-backends": TYPED,
-    "keyring del URL me": FORM,
+    "KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG keyring get "
+    "https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
+    "keyring del URL me": STANDS,
     # How to change it
     ".venv/bin/python test_keyrings_artifacts.py -- keyring get URL me": "test_a_command_among_the_stand_ins",
     "bash .ci/run": CI_RUN,
@@ -7765,15 +7767,16 @@ class Section(NamedTuple):
 
 
 NONE: frozenset[str] = frozenset()
-SET, _, AGAIN = (
+SET, _, ASK = (
     f"keyring {verb} https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me"
     for verb in ("set", "del", "get")
 )
 LOOK = "keyring get https://pkgs.dev.azure.com/ORG/PROJECT/_packaging/FEED/pypi/simple/ me"
+LOGGED = f"KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG {ASK}"
 TOOL = "uv tool install keyring --with keyrings.artifacts"
 SECTIONS = {
     "install with uv": Section(
-        more=(TOOL, "type -a keyring", "keyring --list-backends", LOOK, AGAIN), tokens=NONE
+        more=(TOOL, "type -a keyring", "keyring --list-backends", LOOK, ASK, LOGGED), tokens=NONE
     ),
     "install with pipx": Section(
         more=("pipx install keyring", "pipx inject keyring keyrings.artifacts", LOOK), tokens=NONE
@@ -7848,7 +7851,7 @@ class Typist:
         return self.machine.run("bash", "-c", f"{command} < ../typed").stdout
 
 
-def prepare(machine: Machine, section: Section, block: str) -> None:
+def prepare_project(machine: Machine, section: Section, block: str) -> None:
     """Give a person a project, an environment for it, and wheels to publish."""
     services, home = machine.services, machine.home
     services.organizations["contoso"].add_package("projfeed", "contoso-greeting", "1.0")
@@ -7871,7 +7874,7 @@ def test_the_readme_can_be_typed(machine: Machine, clients: Clients, name: str) 
     machine.az()
     tables = "".join(f"\n{block.text}" for block in blocks(section.heading) if block.language == "toml")
     typist = Typist(machine, clients, section)
-    prepare(machine, section, tables if section.heading else "")
+    prepare_project(machine, section, tables if section.heading else "")
     if SET in section.commands():
         machine.environ.update(plug_in(machine, "small_keyring", SMALL_KEYRING))
     said = {command: typist.types(command) for command in [*section.first, *section.commands()]}
