@@ -18,7 +18,8 @@ call kept it, or obtained: one of SOURCES, from a machine's identity over the Az
 browser, yields an Entra token, and a person's is exchanged for a token that opens packages and
 nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources, and
 KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
-step. All other variables are Azure's own, or those of the tools before this one, and stand in the
+step, and `python -m keyrings_artifacts URL`, the doctor, what keeps a feed shut and what mends it.
+All other variables are Azure's own, or those of the tools before this one, and stand in the
 README's one table.
 
 It asks the feed, Microsoft's sign-in and token services, and the identity endpoint or the token
@@ -787,6 +788,7 @@ def given_credential(feed: Feed, world: World) -> Answer | None:
         answer = source(feed, world)
         if answer is not None:
             log.debug("given: %s", source.__name__)
+            world.attempted(source.__name__, answer)
             return answer
     return None
 
@@ -1650,9 +1652,14 @@ def silence(challenge: Challenge, environ: Mapping[str, str]) -> str:
     """Return why nobody may be asked to sign in, `""` where somebody may."""
     names = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "PIP_NO_INPUT")
     for name in (*names, "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE"):
-        if environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
+        if is_on(environ, name):
             return f"{name} is set"
     return "a host name alone is asked for" if challenge.feed.bare else ""
+
+
+def is_on(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a variable is set, and not to a word for no."""
+    return environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def browser_command(
@@ -2101,7 +2108,7 @@ def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
     unknown = [name for name in wanted if name and name not in known]
     if unknown:
         raise ArtifactsError(
-            f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}'. There are: "
+            f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}': choose among "
             f"{', '.join(known)}."
         )
     return [known[name] for name in dict.fromkeys(wanted) if name] or SOURCES
@@ -2193,6 +2200,7 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
     for source in chosen_sources(world.environ):
         try:
             bearer = source(world, challenge)
+            world.attempted(source.__name__, bearer)
             if bearer is not None:
                 log.debug("%s: a token for %s", bearer.source, "a person" if bearer.person else "an app")
                 return exchange(challenge, bearer, settings, world)
@@ -2204,6 +2212,7 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
         except SignInEnded:
             raise
         except ArtifactsError as error:
+            world.attempted(source.__name__, error)
             if source in (browser, device_code):  # one more question would not be better answered
                 raise SignInEnded(str(error)) from None
             log.debug("%s", error)
@@ -2547,6 +2556,10 @@ class Store:
             for place in self._places()
         )
 
+    def labels(self) -> list[str]:
+        """Return the names of the places, the best first."""
+        return [place.label for place in self._places()]
+
     def failed(self) -> bool:
         """Whether a place failed in this process: what it has is out of reach."""
         return bool(_broken)
@@ -2653,6 +2666,10 @@ class World:
     start: Callable[[Sequence[str]], Callable[[], bool]]  # a program; whether it has failed
     listen: Callable[[str], AbstractContextManager[Listener]]  # state
     random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
+    attempted: Callable[[str, object], None]  # told of each source, and what came of it
+    programs: Callable[[str], list[str]]  # all on PATH that have a name, the first one first
+    settings: Callable[[str], list[str]]  # the files that a program takes them from, the strongest last
+    route: Callable[[str], tuple[str, str, bool]]  # see the function
 
 
 def real_world() -> World:
@@ -2685,6 +2702,10 @@ def real_world() -> World:
         start=start,
         listen=Listener,
         random=unguessable,
+        attempted=lambda source, outcome: None,
+        programs=programs,
+        settings=settings_files,
+        route=route,
     )
 
 
@@ -3024,6 +3045,67 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
 
 
+def programs(name: str) -> list[str]:
+    """Return the full paths of all programs of a name on PATH, the first one first, links but once."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    names = [f"{name}.exe", f"{name}.cmd"] if os.name == "nt" else [name]
+    found: dict[str, str] = {}
+    for path in (os.path.join(folder, each) for folder in folders for each in names):
+        if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def settings_files(program: str) -> list[str]:
+    """Return where a program (pip, uv, keyring) takes its settings from, the strongest file last.
+
+    https://pip.pypa.io/en/stable/topics/configuration and
+    https://docs.astral.sh/uv/concepts/configuration-files; of uv's, a folder's or its parents' last.
+    """
+    with suppress(RuntimeError):  # this user has no home
+        if program == "keyring":
+            return [str(platform_.config_root() / "keyringrc.cfg")]
+        return pip_files() if program == "pip" else uv_files()
+    return []
+
+
+def pip_files() -> list[str]:
+    """Return the files of pip's settings, there or not: everybody's, the user's, the environment's."""
+    import sys
+
+    home, environ = Path(os.path.expanduser("~")), os.environ
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    shared = [Path(each) / "pip" for each in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep)]
+    name, legacy, shared = "pip.conf", home / ".pip", [*shared, Path("/etc")]
+    if sys.platform == "win32":
+        name, legacy, config = "pip.ini", home / "pip", Path(environ.get("APPDATA") or home)
+        shared = [Path(environ.get("ProgramData") or home) / "pip"]
+    elif sys.platform == "darwin":
+        shared, config = [Path("/Library/Application Support/pip")], home / "Library/Application Support"
+        config = config if (config / "pip").is_dir() else home / ".config"
+    site, named = Path(environ.get("VIRTUAL_ENV") or sys.prefix), environ.get("PIP_CONFIG_FILE", "")
+    files = [str(folder / name) for folder in (*shared, legacy, config / "pip", site)]
+    return [] if named == os.devnull else [*files, *filter(None, [named])]
+
+
+def uv_files() -> list[str]:
+    """Return the files of uv's settings, there or not: everybody's, the user's, the nearest folder's."""
+    environ = os.environ
+    if is_on(environ, "UV_NO_CONFIG") or environ.get("UV_CONFIG_FILE"):
+        return list(filter(None, [environ.get("UV_CONFIG_FILE")]))
+    folders = ["/etc", environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")]
+    if os.name == "nt":
+        folders = [environ.get(each) or "." for each in ("ProgramData", "APPDATA")]
+    found = [os.path.join(folder, "uv", "uv.toml") for folder in folders]
+    with suppress(OSError):
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            own, project = folder / "uv.toml", folder / "pyproject.toml"
+            if own.is_file() or (project.is_file() and b"[tool.uv" in read_file(project)):
+                return [*found, str(own if own.is_file() else project)]
+    return found
+
+
 def run(command: Sequence[str], seconds: float) -> Completed:
     """Run a program to its end: no shell, no standard input, nothing of ours on its output.
 
@@ -3077,6 +3159,18 @@ def unreachable(request: Request, cause: object) -> NetworkError:
     )
 
 
+def distrusted(host: str, cause: object) -> NetworkError:
+    """Return the error for a host whose certificate was refused."""
+    if re.search("not yet valid|has expired", str(cause)):
+        text = f"The certificate of {host} is not valid at this time: check the clock of this machine."
+        return NetworkError(text, passing=False)
+    return NetworkError(
+        f"The certificate of {host} is not trusted: if your company inspects traffic, name "
+        "its CA file in SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or install truststore.",
+        passing=False,
+    )
+
+
 def send(request: Request, seconds: float) -> Response:
     """Send a request: verified TLS, the proxy of the environment or the system, no redirects.
 
@@ -3099,12 +3193,8 @@ def send(request: Request, seconds: float) -> Response:
             f"The proxy did not let us through to {host}: check HTTPS_PROXY, with user name and "
             "password where it wants them, and NO_PROXY."
         ) from None
-    except errors.SSLError:
-        raise NetworkError(
-            f"The certificate of {host} is not trusted: if your company inspects traffic, name "
-            "its CA file in SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or install truststore.",
-            passing=False,
-        ) from None
+    except errors.SSLError as error:
+        raise distrusted(host, error) from None
     except (TimeoutError, errors.TimeoutError):
         raise NetworkError(
             f"{host} did not answer within {seconds:.0f} seconds: check the network and "
@@ -3148,8 +3238,6 @@ def _send(request: Request) -> Response:
 
 def _pool(request: Request) -> Any:
     """Return a pool of connections for a request, through the proxy that stands for its host."""
-    import urllib.request
-
     import urllib3
 
     host = urlsplit(request.url).netloc
@@ -3157,9 +3245,8 @@ def _pool(request: Request) -> Any:
         return urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=request.pin)
     if request.direct:
         return urllib3.PoolManager()
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get("https") or proxies.get("all") or ""
-    if not proxy or urllib.request.proxy_bypass(host):
+    proxy = proxy_for(host)
+    if not proxy:
         return urllib3.PoolManager(ssl_context=_trust())
     parts = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
     headers = None
@@ -3179,6 +3266,29 @@ def _pool(request: Request) -> Any:
             f"({shown(parts.scheme, 20)}): set HTTPS_PROXY to an http:// or https:// proxy.",
             passing=False,
         ) from None
+
+
+def proxy_for(host: str) -> str:
+    """Return the address of the environment's or the system's proxy for a host, `""` for none."""
+    import urllib.request
+
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get("https") or proxies.get("all") or ""
+    return "" if not proxy or urllib.request.proxy_bypass(host) else proxy
+
+
+def route(host: str) -> tuple[str, str, bool]:
+    """Return how a host is reached, for display.
+
+    The proxy's host and port, `""` for none; what names it; whether the system checks certificates.
+    """
+    import importlib.util
+
+    proxy = proxy_for(host)
+    names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    by = next((name for name in names if os.environ.get(name) == proxy), "the system's settings")
+    authority = proxy.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
+    return shown(authority, 80), by, importlib.util.find_spec("truststore") is not None
 
 
 def _trust() -> Any:
@@ -3289,6 +3399,699 @@ def interrupted() -> None:
     started = Path((sys.argv or [""])[0])
     if "keyring" in (started.stem, started.parent.name):
         raise SystemExit(130) from None
+
+
+# --- doctor -----------------------------------------------------------------------------------
+
+OURS: Final = "keyrings_artifacts.ArtifactsKeyringBackend"
+PROBE_SECONDS: Final = 15.0
+SKEW: Final = 5 * MINUTE  # Entra's tolerance, and that of most
+NO_WINDOW: Final = "no browser can open a window here"
+KEPT: Final = "the session kept"
+FEED_FORM: Final = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
+
+# Which variables each function of GIVEN looks at.
+GIVEN_BY: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "from_endpoints": (
+            "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
+            "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
+        ),
+        "from_pat": ("AZURE_DEVOPS_EXT_PAT",),
+        "from_pat_file": ("AZURE_DEVOPS_EXT_PAT_FILE",),
+        "from_prefixes": ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN"),
+        "from_pipeline": ("SYSTEM_ACCESSTOKEN",),
+    }
+)
+
+# Why a source that has nothing to say does not apply.
+ABSENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "service_principal": "AZURE_CLIENT_ID and a secret or certificate (AZURE_CLIENT_SECRET, "
+        "AZURE_CLIENT_CERTIFICATE_PATH) are not set",
+        "workload_identity": "AZURE_CLIENT_ID and an issuer (token file, GitHub, Pipelines) are not set",
+        "feed_endpoint": "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS has no entry for this feed",
+        "managed_identity": "nothing says that Azure gives this machine an identity",
+        "codespaces": "this is no Codespace: ~/ado-auth-helper is not there",
+        "azure_cli": "az is not on PATH",
+        "azure_developer_cli": "azd is not on PATH",
+        "azure_powershell": "pwsh is not on PATH, or has no module Az.Accounts",
+        "refresh_token": "no earlier sign-in is kept",
+    }
+)
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at; `mend` is what the person does about it."""
+
+    topic: str
+    state: str  # "ok", "note" or "wrong"
+    text: str
+    mend: str = ""
+
+
+class Client(NamedTuple):
+    """What the settings of pip or uv say: keyring provider, what sets it, and addresses.
+
+    Each with whether uv has reason to ask keyring for it: a user name, or `authenticate`.
+    """
+
+    provider: str = ""
+    by: str = ""
+    indexes: tuple[tuple[str, bool], ...] = ()
+
+
+def mend_in(sentence: str) -> str:
+    """Return the command that a sentence of ours wants run, or else what it wants done."""
+    match = re.search(r"\b[Rr]un '(.+?)'(?: |\.|,|;|$)", sentence)
+    return match[1] if match else sentence.rpartition(": ")[2].rstrip(".")
+
+
+def trouble(topic: str, error: Exception) -> Finding:
+    """Return the finding for what kept something from being looked at."""
+    if isinstance(error, ArtifactsError):
+        return Finding(topic, "wrong", str(error), mend_in(str(error)))
+    log.debug("unexpected", exc_info=True)
+    text = f"could not be looked at: an error of its own ({type(error).__name__})"
+    return Finding(topic, "wrong", text, "report it, with this output")
+
+
+def tried(topic: str, nothing: T, function: Callable[..., T], *arguments: Any) -> tuple[T, list[Finding]]:
+    """Return what a function returns, or `nothing` and the finding for what became of it."""
+    try:
+        return function(*arguments), []
+    except Exception as error:  # whatever it is, the rest is worth knowing
+        return nothing, [trouble(topic, error)]
+
+
+def guarded(topic: str, check: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
+    """Return what a check finds; one that fails does not take the others with it."""
+    nothing: list[Finding] = []
+    found, failure = tried(topic, nothing, check, *arguments)
+    return found + failure
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for a person to read, in its two largest units."""
+    minutes = int(abs(seconds) // MINUTE)
+    days, hours = minutes // (24 * 60), minutes // 60 % 24
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def has_user(url: str) -> bool:
+    """Whether an address holds a user name."""
+    return "@" in url.partition("://")[2].partition("/")[0]
+
+
+def toml_tables(text: str) -> list[tuple[str, dict[str, list[str]]]]:
+    """Return the tables of a TOML file, and the strings that each of their keys holds.
+
+    As much of TOML as a tool's settings use; Python reads it by itself from 3.11 on only.
+    """
+    tables: list[tuple[str, dict[str, list[str]]]] = [("", {})]
+    key, depth = "", 0
+    for line in text.splitlines():
+        line = re.sub(r"""("[^"]*"|'[^']*')|#.*""", lambda match: match[1] or "", line).strip()
+        header = re.fullmatch(r"\[{1,2}([^\[\]=]+)\]{1,2}", line)
+        if header and not depth:
+            tables.append((re.sub(r"[\s\"']", "", header[1]), {}))
+            continue
+        if not depth:
+            key, _, line = line.partition("=")
+            key = key.strip().strip("\"'")
+        strings = re.findall(r""""([^"]*)"|'([^']*)'""", line)
+        tables[-1][1].setdefault(key, []).extend(one or other for one, other in strings)
+        bare = re.sub(r""""[^"]*"|'[^']*'""", "", line)
+        depth = max(depth + bare.count("[") - bare.count("]"), 0)
+    return tables
+
+
+def pip_client(environ: Mapping[str, str], files: Sequence[tuple[str, str]]) -> Client:
+    """Return what pip is told by variables and files (path and text, the strongest last).
+
+    Raises `ArtifactsError` for a file that pip would not read either.
+    """
+    import configparser
+
+    values: dict[str, tuple[str, str]] = {}
+    parsers = []
+    for path, text in files:
+        parser = configparser.RawConfigParser()
+        parser.optionxform = lambda name: name.lower().replace("_", "-")  # type: ignore[method-assign,assignment]  # as pip does
+        try:
+            parser.read_string(text)
+        except configparser.Error:
+            raise ArtifactsError(f"{shown(path)} cannot be read by pip: mend it.") from None
+        parsers.append((path, parser))
+    for section in ("global", "install"):
+        for path, parser in parsers:
+            pairs = parser.items(section) if parser.has_section(section) else []
+            values.update({option: (value, path) for option, value in pairs})
+    for option in ("keyring-provider", "index-url", "extra-index-url"):
+        name = "PIP_" + option.upper().replace("-", "_")
+        if environ.get(name):
+            values[option] = (environ[name], name)
+    urls = [
+        url for option in ("index-url", "extra-index-url") for url in values.get(option, ("",))[0].split()
+    ]
+    provider, by = values.get("keyring-provider", ("", ""))
+    return Client(provider.strip().lower(), by, tuple((url, has_user(url)) for url in urls))
+
+
+def uv_client(environ: Mapping[str, str], files: Sequence[tuple[str, str]]) -> Client:
+    """Return what uv is told by variables and files (path and text, the strongest last)."""
+    provider, by = "", ""
+    found: list[tuple[str, str, bool]] = []  # name, address, whether always asked
+    for path, text in files:
+        prefix = "tool.uv." if path.endswith("pyproject.toml") else ""
+        for table, pairs in toml_tables(text):
+            if table + "." == prefix + "index.":
+                first = {key: (values or [""])[0] for key, values in pairs.items()}
+                always = first.get("authenticate") == "always"
+                found.append((first.get("name", ""), first.get("url", ""), always))
+            elif f"{table}.".lstrip(".") in (prefix, f"{prefix}pip."):
+                lists = (pairs.get(key, []) for key in ("index-url", "extra-index-url", "index"))
+                words = [word for values in lists for word in values]
+                found += [("", word, "always" in words) for word in words if "://" in word]
+                if pairs.get("keyring-provider"):
+                    provider, by = pairs["keyring-provider"][0], path
+    for name in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
+        for word in environ.get(name, "").split():
+            match = re.fullmatch(r"(?:([\w.-]+)=)?(\S+://\S+)", word)
+            found += [(match[1] or "", match[2], False)] if match else []
+    name, value = first_set(environ, "UV_KEYRING_PROVIDER")
+    indexes = []
+    for label, url, always in found:
+        variable = f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', label.upper())}_USERNAME"
+        named = bool(label and environ.get(variable))
+        indexes.append((url, always or named or has_user(url)))
+    return Client((value or provider).strip().lower(), name or by, tuple(indexes))
+
+
+def judge_pip(pip: Client, ours: bool, user: bool, no_input: bool) -> Finding:
+    """Return whether pip asks keyring: `ours`, for a feed in its settings; `user`, with a user name.
+
+    https://pip.pypa.io/en/stable/topics/authentication/#keyring-support
+    """
+    switch, by = "set PIP_KEYRING_PROVIDER to subprocess", f" ({shown(pip.by)})"
+    if pip.provider == "disabled":
+        if pip.by != "PIP_KEYRING_PROVIDER":
+            switch = "pip config set global.keyring-provider subprocess"
+        return Finding(
+            "pip", "wrong", f"the keyring provider is disabled{by}: pip never asks keyring", switch
+        )
+    if pip.provider == "import":
+        return Finding("pip", "ok", f"provider import{by}: pip and this backend have to share an environment")
+    if pip.provider == "subprocess":
+        old = "" if user else "; pip before 26.2 also needs a user name in the address, as VssSessionToken@"
+        return Finding("pip", "ok", f"provider subprocess{by}{old}")
+    if no_input:
+        text = "no keyring provider is set: with PIP_NO_INPUT pip asks no keyring"
+        return Finding("pip", "wrong" if ours else "note", text, switch)
+    text = "no keyring provider is set: pip asks a keyring on PATH, but not with --no-input"
+    return Finding("pip", "note", text, switch)
+
+
+def judge_uv(uv: Client, ours: Sequence[tuple[str, bool]], user: bool) -> Finding:
+    """Return whether uv asks keyring for the feeds among its addresses, `ours`.
+
+    `user`: whether the address that the doctor was asked about has a user name, which counts where
+    uv's settings name no feed. https://docs.astral.sh/uv/reference/settings/#keyring-provider
+    """
+    switch = "set UV_KEYRING_PROVIDER to subprocess"
+    if not uv.provider and not ours:
+        return Finding("uv", "note", "no keyring provider is set: uv never asks keyring", switch)
+    if uv.provider != "subprocess":
+        said = f"'{shown(uv.provider, 40)}' ({shown(uv.by)})" if uv.provider else "not set"
+        return Finding("uv", "wrong", f"the keyring provider is {said}: uv never asks keyring", switch)
+    silent = next((url for url, asks in ours if not asks), "")
+    if silent or (not ours and not user):
+        url = shown(comparable(silent)) if silent else "the address"
+        text = f"{url} has no user name: uv (and pixi) ask keyring only for one that has"
+        mend = 'write https://VssSessionToken@... in uv\'s address, or authenticate = "always" in its index'
+        return Finding("uv", "wrong", text, mend)
+    return Finding("uv", "ok", f"provider subprocess ({shown(uv.by)})")
+
+
+def judge_pin(name: str, by: str) -> Finding:
+    """Return whether a backend that keyring is configured to use alone (`by` says where) lets us answer."""
+    mend = f"unset {by}" if by == "PYTHON_KEYRING_BACKEND" else f"delete default-keyring from {by}"
+    if name in (OURS, "keyring.backends.chainer.ChainerBackend"):
+        return Finding("keyring settings", "ok", f"{by} names {name}")
+    if re.fullmatch(r"keyring\.backends\.(null|fail)\.Keyring", name):
+        return Finding("keyring settings", "wrong", f"keyring is disabled: {by} names {name}", mend)
+    text = f"{by} names {shown(name) or 'nothing'}: keyring asks that alone, and never this backend"
+    return Finding("keyring settings", "wrong", text, mend)
+
+
+def read_pin(environ: Mapping[str, str], files: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Return the backend that keyring is configured to use alone, and what says so, else two `""`.
+
+    https://keyring.readthedocs.io/en/latest/#configuring; raises for a file that keyring cannot read.
+    """
+    import configparser
+
+    if "PYTHON_KEYRING_BACKEND" in environ:
+        return environ["PYTHON_KEYRING_BACKEND"], "PYTHON_KEYRING_BACKEND"
+    for path, text in files:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read_string(text)
+        except configparser.Error:
+            raise ArtifactsError(
+                f"keyring cannot read {shown(path)}, and fails: mend or delete it."
+            ) from None
+        if parser.has_option("backend", "default-keyring"):
+            return parser.get("backend", "default-keyring").strip(), path
+    return "", ""
+
+
+def judge_programs(found: Sequence[tuple[str, str]], needed: bool) -> list[Finding]:
+    """Return what `keyring` programs there are, in PATH's order: path, and what each lacks."""
+    install = "uv tool install keyring --with keyrings.artifacts"
+    if not found:
+        text = "none is on PATH: pip (subprocess), uv and pixi need one; twine and poetry do not"
+        return [Finding("keyring", "wrong" if needed else "note", text, install)]
+    findings: list[Finding] = []
+    for path, lack in found:
+        text, state, mend = f"{shown(path)}: {lack or 'has this backend'}", "note" if lack else "ok", ""
+        if lack and not findings:
+            text, state = f"{text}; it is the first on PATH", "wrong"
+            mend = f"pipx inject keyring keyrings.artifacts (or: {install})"
+        findings.append(Finding("keyring", state, text, mend))
+    return findings
+
+
+def probe(program: str, pin: str, world: World) -> str:
+    """Return what a `keyring` program lacks, `""` for nothing.
+
+    A backend that is named need not be listed: then a question that is not ours tells.
+    """
+    try:
+        done = world.run([program, "--list-backends"], PROBE_SECONDS)
+        if OURS not in done.stdout and pin == OURS:
+            done = world.run([program, "get", "keyrings.artifacts", "doctor"], PROBE_SECONDS)
+            return "cannot load this backend" if "Traceback" in done.stderr else ""
+    except TimeoutError:
+        return f"did not answer within {PROBE_SECONDS:.0f} seconds"
+    except OSError as error:
+        return f"does not start ({shown(error.strerror)})"
+    if done.returncode and OURS not in done.stdout:
+        return "fails when asked for its backends"
+    return "" if OURS in done.stdout else "does not have this backend"
+
+
+def judge_clock(date: str, now: float) -> list[Finding]:
+    """Return how far this machine's clock (an epoch) is from a `Date` header, nothing without one."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        off = now - parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return []
+    if abs(off) <= SKEW:
+        return [Finding("clock", "ok", "agrees with the feed's")]
+    text = f"this machine's clock is {span(off)} {'ahead of' if off > 0 else 'behind'} the feed's"
+    return [Finding("clock", "wrong", text, "set the clock of this machine")]
+
+
+def judge_trust(environ: Mapping[str, str], truststore: bool) -> Finding:
+    """Return whose certificates are trusted."""
+
+    def named(*names: str) -> str:
+        return ", ".join(f"{name} ({shown(environ[name])})" for name in names if environ.get(name))
+
+    own = f"the system's certificates ({'truststore' if truststore else 'OpenSSL'})"
+    instead = "" if truststore else named("SSL_CERT_FILE", "SSL_CERT_DIR")
+    more = named("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+    text = f"{instead} in place of {own}" if instead else own
+    return Finding("trust", "ok", f"{text}, and {more}" if more else text)
+
+
+def judge_network(error: Exception, host: str, proxy: str, by: str) -> Finding:
+    """Return the finding for a feed that did not answer."""
+    found = trouble("feed", error)
+    if "not trusted" in found.text:
+        mend = "set REQUESTS_CA_BUNDLE to the file of your company's CA, or install truststore beside keyring"
+        return found._replace(mend=mend)
+    if proxy and isinstance(error, NetworkError) and "clock" not in found.text:
+        text = f"{found.text} Requests go through the proxy {proxy}."
+        mend = f"mend or unset the proxy ({by} names {proxy}), or add {host} to NO_PROXY"
+        return found._replace(text=text, mend=mend)
+    return found
+
+
+def describe(session: Session, now: float) -> str:
+    """Return a session in words: kind, account, scope, time left, when it was checked; no secret."""
+    kinds = {"pat": "PAT", "set": "PAT of your own", "entra": "Entra token"}
+    left = "no end known" if session.expires is None else f"{span(session.expires - now)} left"
+    if session.expires is not None and session.expires <= now:
+        left = f"expired {span(session.expires - now)} ago"
+    scope = session.scope or ("all that the account may do" if session.kind == "entra" else "not known")
+    age = now - session.checked
+    checked = "checked just now" if age < MINUTE else f"checked {span(age)} ago"
+    checked = checked if session.checked else "not checked yet"
+    kind = kinds.get(session.kind, "session token")
+    return f"{kind}, account {session.account or 'not known'}, scope {scope}, {left}, {checked}"
+
+
+def judge_answer(feed: Feed, response: Response, origin: str, account: str) -> Finding:
+    """Return what a feed's answer to a credential means; `origin` is what gave that."""
+    who, status = account or "the account", response.status
+    page = f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens"
+    if is_sign_in(response):
+        text = (
+            f"{status}: refuses the credential ({origin}): it has expired, was revoked, lacks the scope "
+            f"Packaging, or is of another organization than '{feed.organization}'"
+        )
+        mend = (
+            f"make a new token with the scope Packaging at {page} and put it into {origin}, or unset {origin}"
+        )
+        if origin == KEPT:
+            mend = f"keyring del {feed.url} {DEFAULT_USERNAME}"
+        elif origin in ABSENT:
+            mend = "ask the administrator of the organization to let the account in"
+        return Finding("feed", "wrong", text, mend)
+    if status == 403:
+        text = (
+            f"403: {who} has no permission for this feed ({origin}), or the token lacks the scope Packaging"
+        )
+        if not response.lines("x-vss-e2eid"):
+            text += "; or a firewall or a proxy is in the way"
+        mend = f"ask an owner of the feed to make {who} a reader (Feed settings, Permissions)"
+        return Finding("feed", "wrong", text, mend)
+    if status == 404:
+        text = f"404: organization '{feed.organization}' has no such feed, or {who} may not see it"
+        mend = "check the names of project and feed in the URL, and the feed's permissions"
+        return Finding("feed", "wrong", text, mend)
+    if status < 400 or status == 405:  # an address for uploads
+        return Finding("feed", "ok", f"accepts the credential ({origin})")
+    return Finding("feed", "wrong", f"answered {status}", "try again in a few minutes")
+
+
+def sign_in_command(feed: Feed) -> str:
+    """Return the command by which a person in a terminal signs in."""
+    import shlex
+
+    return f"keyring --mode creds get {shlex.quote(feed.url)}"
+
+
+def judge_failure(
+    error: ArtifactsError, sources: Sequence[Finding], challenge: Challenge, environ: Mapping[str, str]
+) -> Finding:
+    """Return the finding for a look-up that failed, after those of its sources."""
+    if not isinstance(error, NoCredential):
+        return trouble("sign-in", error)
+    name, silent = challenge.feed.organization, silence(challenge, environ)
+    mend = next((finding.mend for finding in sources if finding.mend), "")
+    if mend:
+        text = f"no source gave a token that organization '{name}' accepts"
+        return Finding("sign-in", "wrong", text, mend)
+    text = f"nobody is signed in to organization '{name}'"
+    if silent:
+        mend = "set AZURE_DEVOPS_EXT_PAT to a personal access token with the scope Packaging"
+        return Finding("sign-in", "wrong", f"{text}, and nobody can be asked: {silent}", mend)
+    text += f": do so in a terminal, or install the Azure CLI and run '{az_login(challenge.tenant)}'"
+    return Finding("sign-in", "wrong", text, sign_in_command(challenge.feed))
+
+
+def why_not(source: Source, challenge: Challenge, world: World) -> str:
+    """Return why a source that gave nothing does not apply here."""
+    silent = silence(challenge, world.environ)
+    if source is browser:
+        return silent or ("could be opened, but the doctor asks nobody" if world.browser() else NO_WINDOW)
+    if source is device_code:
+        return silent or ("could be shown, but the doctor asks nobody" if world.terminal() else "no terminal")
+    return ABSENT[source.__name__]
+
+
+def judge_sources(
+    challenge: Challenge, outcomes: Mapping[str, object], origin: str, world: World
+) -> list[Finding]:
+    """Return what came of each source; `origin` is the one in use, or the variable, `""` for none."""
+    chosen = chosen_sources(world.environ)
+    findings = []
+    for source in (*chosen, *(each for each in SOURCES if each not in chosen)):
+        name, state, mend = source.__name__, "note", ""
+        outcome = outcomes.get(name)
+        if isinstance(outcome, ArtifactsError):
+            text = str(outcome).replace(f"{name}: ", "", 1)
+            if not origin:
+                again = source is refresh_token
+                state, mend = "wrong", sign_in_command(challenge.feed) if again else mend_in(text)
+        elif name == origin:
+            state, text = "ok", "gave the credential"
+        elif source not in chosen:
+            text = "left out by KEYRINGS_ARTIFACTS_SOURCES"
+        elif origin and name not in outcomes:
+            text = f"not needed: {origin}" if origin not in ABSENT else "not needed"
+        elif outcome is None and (name in outcomes or source in (browser, device_code)):
+            text = why_not(source, challenge, world)
+        else:
+            text = "not asked" if outcome is None else "gave a token"
+        findings.append(Finding(name, state, text, mend))
+    return findings
+
+
+def given_by(function: str, environ: Mapping[str, str]) -> str:
+    """Return the variable or file by which a function of GIVEN has its credential."""
+    names = GIVEN_BY[function]
+    return next((name for name in names if name in environ), SECRET_FILE)
+
+
+def altered(world: World, **changes: Any) -> World:
+    """Return a world of which some effects are others."""
+    return World(**{**vars(world), **changes})
+
+
+def look_up(challenge: Challenge, world: World) -> list[Finding]:
+    """Return what a look-up comes to that may ask nobody, and what the feed says to its answer."""
+    feed, name = challenge.feed, entry(challenge.feed, world)
+    outcomes: dict[str, object] = {}
+    quiet = altered(
+        world,
+        attempted=outcomes.__setitem__,
+        browser=lambda: None,
+        terminal=lambda: False,
+        lock=lambda name, seconds, shared: world.lock(name, min(seconds, 5.0), shared),
+    )
+    world.patience.renew()
+    before = read_session(world.store.read(name))
+    answer, failure = None, None
+    try:
+        answer = credential_for(feed, feed.url, None, quiet)
+    except ArtifactsError as error:
+        failure = error
+    session = read_session(world.store.read(name))
+    used = session if session and answer and session.token == answer.password else None
+    given = next((each for each in outcomes if each in GIVEN_BY), "")
+    origin = given_by(given, world.environ) if given else next(reversed(outcomes), "")
+    origin = (origin or KEPT) if answer else ""
+    findings = judge_sources(challenge, outcomes, origin, world)
+    problem = judge_failure(failure, findings, challenge, world.environ) if failure else None
+    findings.append(judge_session(used, before, origin, problem, world.now()))
+    if problem or answer is None:
+        public = Finding("feed", "ok", "is public: anybody may read it")
+        return [*findings, problem or public]
+    return findings + guarded("feed", ask, feed, answer, origin, used.account if used else "", world)
+
+
+def ask(feed: Feed, answer: Answer, origin: str, account: str, world: World) -> list[Finding]:
+    """Return what a feed says to a credential."""
+    world.patience.renew()
+    response = fetch(check_request(feed, answer.password), world)
+    return [judge_answer(feed, response, origin, account)]
+
+
+def judge_session(
+    used: Session | None, before: Session | None, origin: str, problem: Finding | None, now: float
+) -> Finding:
+    """Return what there is to say of the session: the one in use, or the one kept `before`."""
+    if used:
+        return Finding("session", "ok", f"{describe(used, now)}, from {origin}")
+    if before and problem:
+        text = f"{describe(before, now)}: it cannot be used, and nothing renewed it"
+        return Finding("session", "wrong", text, problem.mend)
+    return Finding("session", "note", f"not needed: {origin}" if origin else "none is kept")
+
+
+def judge_kept(feed: Feed, world: World) -> list[Finding]:
+    """Return what there is to say of a session that nobody can check."""
+    session = read_session(world.store.read(entry(feed, world)))
+    return [Finding("session", "note", describe(session, world.now()) if session else "none is kept")]
+
+
+def examine(feed: Feed, world: World) -> list[Finding]:
+    """Return what there is to say about one feed, from the way to it up to its own word."""
+    world.patience.renew()
+    (proxy, by, truststore), failure = tried("proxy", ("", "", False), world.route, feed.host)
+    findings = [
+        Finding("address", "ok", f"{feed.url} is of organization '{feed.organization}'"),
+        *(failure or [Finding("proxy", "ok", f"{proxy} ({by})" if proxy else "none")]),
+        judge_trust(world.environ, truststore),
+    ]
+    try:
+        response = fetch(headers_only(feed.url), world)
+    except Exception as error:  # mostly a NetworkError
+        nobody = Challenge(feed, lambda: remembered(feed, None))
+        findings += guarded("sources", judge_sources, nobody, {}, "", world)
+        findings += guarded("session", judge_kept, feed, world)
+        return [*findings, judge_network(error, feed.host, proxy, by)]
+    findings += judge_clock("".join(response.lines("date")[:1]), world.now())
+    challenge = Challenge(feed, lambda: read_challenge(feed, response))
+    return findings + guarded("sign-in", look_up, challenge, world)
+
+
+def told(program: str, read: Callable[[Mapping[str, str], list[tuple[str, str]]], T], world: World) -> T:
+    """Return what is read from the variables and files that tell a program what to do."""
+    files = []
+    for path in world.settings(program):
+        with suppress(OSError):
+            files.append((path, world.read(path).decode("utf-8-sig", "replace")))
+    return read(world.environ, files)
+
+
+def examine_programs(pin: str, needed: bool, world: World) -> list[Finding]:
+    """Return what `keyring` programs there are, each asked for its backends."""
+    return judge_programs([(path, probe(path, pin, world)) for path in world.programs("keyring")], needed)
+
+
+def set_up(asked: str | None, pip: Client, uv: Client, world: World) -> list[Finding]:
+    """Return what there is to say about keyring and those who call it."""
+    servers = parse_servers(world.environ)
+    (pin, by), findings = tried("keyring settings", ("", ""), told, "keyring", read_pin, world)
+    findings += [judge_pin(pin, by)] if by else []
+    needed = "subprocess" in (pip.provider, uv.provider)
+    findings += guarded("keyring", examine_programs, pin, needed, world)
+    user = has_user(asked) if asked else True
+    ours = [index for index in pip.indexes if parse_feed(index[0], servers)]
+    findings.append(judge_pip(pip, bool(ours), user, is_on(world.environ, "PIP_NO_INPUT")))
+    ours = [index for index in uv.indexes if parse_feed(index[0], servers)]
+    findings.append(judge_uv(uv, ours, user))
+    return findings
+
+
+def kept_where(world: World) -> list[Finding]:
+    """Return where sessions are kept."""
+    labels = world.store.labels()
+    if not labels:
+        return [Finding("store", "note", "none: nothing lasts beyond one command")]
+    return [Finding("store", "ok", labels[0])]
+
+
+def versions(world: World) -> list[Finding]:
+    """Return what runs here."""
+    import sys
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = []
+    for name in ("keyring", "urllib3"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return [Finding("version", "ok", ", ".join([__version__, f"Python {python}", *found]))]
+
+
+def diagnose(asked: str | None, world: World) -> list[Finding]:
+    """Return all findings, about the feed asked for or those that pip's and uv's settings name."""
+    servers = parse_servers(world.environ)
+    pip, unread = tried("pip settings", Client(), told, "pip", pip_client, world)
+    uv, unread_too = tried("uv settings", Client(), told, "uv", uv_client, world)
+    urls = [asked] if asked is not None else [url for url, _ in (*pip.indexes, *uv.indexes)]
+    feeds = {feed.url: feed for feed in (parse_feed(url, servers) for url in urls) if feed}
+    findings = guarded("version", versions, world)
+    if asked is not None and not feeds:
+        text = "this is no address of an Azure Artifacts feed (https, its host, an organization)"
+        findings.append(Finding("address", "wrong", text, f"ask about {FEED_FORM}"))
+    findings += [*unread, *unread_too, *set_up(asked, pip, uv, world)]
+    findings += guarded("store", kept_where, world)
+    for feed in feeds.values():
+        findings += guarded("feed", examine, feed, world)
+    return findings
+
+
+def next_step(findings: Sequence[Finding]) -> str:
+    """Return the one thing to do next: the first mend, or what there is to say where all is well."""
+    wrong = [finding for finding in findings if finding.state == "wrong"]
+    if wrong:
+        return next((finding.mend for finding in wrong if finding.mend), wrong[0].text)
+    feeds = [finding.text for finding in findings if finding.topic == "feed"]
+    if not feeds:
+        return f"To ask about a feed: keyrings-artifacts {FEED_FORM}"
+    return f"Nothing to do: the feed {feeds[0]}."
+
+
+def render(findings: Sequence[Finding], colour: bool) -> str:
+    """Return the findings for a person to read, with the one thing to do next as the last line."""
+    marks = {"ok": ("ok", "32"), "note": ("-", "2"), "wrong": ("WRONG", "1;31")}
+    width = max(len(finding.topic) for finding in findings)
+    lines = []
+    for topic, state, text, mend in findings:
+        mark, code = marks[state]
+        padded = f"\033[{code}m{mark}\033[0m{' ' * (5 - len(mark))}" if colour else f"{mark:5}"
+        lines.append(f"{padded}  {topic:{width}}  {shown(text, 600)}")
+        if mend:
+            lines.append(f"{'':5}  {'':{width}}  mend: {shown(mend, 600)}")
+    word = "Next: " if any(finding.state == "wrong" for finding in findings) else ""
+    return "\n".join([*lines, "", word + shown(next_step(findings), 600), ""])
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """Return the findings for a machine to read."""
+    good = all(finding.state != "wrong" for finding in findings)
+    rows = [finding._asdict() for finding in findings]
+    report = {"version": __version__, "ok": good, "next": next_step(findings), "findings": rows}
+    return json.dumps(report, indent=2) + "\n"
+
+
+def put(findings: Sequence[Finding], machine: bool) -> None:
+    """Print the findings; a standard output that is closed, or of another alphabet, is no matter."""
+    import sys
+
+    try:
+        stream: Any = sys.stdout
+        drawn = "WT_SESSION" in os.environ or os.environ.get("TERM", "dumb") not in ("", "dumb")
+        colour = bool(stream.isatty() and drawn and not os.environ.get("NO_COLOR"))
+        stream.reconfigure(errors="backslashreplace")
+        stream.write(as_json(findings) if machine else render(findings, colour))
+        stream.flush()
+    except (OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):  # else Python tries, and complains, at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the doctor on the command line, and return its exit status: 0 where the feed accepts."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="keyrings-artifacts", description="Find out why a feed of Azure Artifacts does not open."
+    )
+    told = "the address of a feed; without, those that the settings of pip and uv name"
+    parser.add_argument("url", nargs="?", metavar="URL", help=told)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--version", action="version", version=__version__)
+    arguments = parser.parse_args(argv)
+    set_up_log(os.environ)
+    notices: list[str] = []
+    world = real_world()
+    world = altered(world, notify=notices.append, store=Store(notices.append, world.patience))
+    try:
+        findings = diagnose(arguments.url, world)
+    except KeyboardInterrupt:
+        return 130
+    findings[1:1] = [Finding("notice", "note", text) for text in notices]
+    put(findings, arguments.json)
+    return 1 if any(finding.state == "wrong" for finding in findings) else 0
+
+
+# keyring loads this file by its name: under another, its class would be another keyring to it.
+if __name__ == "__main__":
+    from keyrings_artifacts import main as run_main
+
+    raise SystemExit(run_main())
 
 
 # --- backend ----------------------------------------------------------------------------------

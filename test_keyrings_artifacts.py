@@ -2228,6 +2228,9 @@ class Kept(module.Store):
     def read(self, name: str, latest: bool = False) -> str | None:
         return self.entries.get(name)
 
+    def labels(self) -> list[str]:
+        return ["memory"] if self.real else []
+
     def lasts(self) -> bool:
         return self.real
 
@@ -2279,6 +2282,10 @@ def make_world(**changes: Any) -> module.World:
         start=unexpected,
         listen=unexpected,
         random=unexpected,
+        attempted=lambda source, outcome: None,
+        programs=unexpected,
+        settings=unexpected,
+        route=unexpected,
     )
     return module.World(**{**vars(nothing), **changes})
 
@@ -4559,6 +4566,458 @@ def test_a_log_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
         path = Path(os.devnull)
     with pytest.raises(OSError):  # noqa: PT011  whatever the system calls it
         module.open_log(str(path))
+
+
+# --- doctor -----------------------------------------------------------------------------------
+
+MENDS = [
+    ("x: Entra wants a new sign-in (AADSTS1): run 'az login --tenant t'.", "az login --tenant t"),
+    ("Nobody is there. Run 'keyring get https://x' in a terminal.", "keyring get https://x"),
+    ("X is set but empty: set it to a token, or unset it.", "set it to a token, or unset it"),
+    ("Try again.", "Try again"),
+]
+
+
+@pytest.mark.parametrize(("sentence", "mend"), MENDS, ids=[mend for _, mend in MENDS])
+def test_a_sentence_tells_its_mend(sentence: str, mend: str) -> None:
+    assert module.mend_in(sentence) == mend
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 min"), (-61, "1 min"), (3600, "1 h 0 min"), (83_999, "23 h 19 min"), (90 * 86400, "90 d 0 h")],
+)
+def test_a_span_of_time(seconds: float, text: str) -> None:
+    assert module.span(seconds) == text
+
+
+TOML = """
+# keyring-provider = "disabled"
+keyring-provider = 'subprocess'  # a comment with "quotes"
+index-url = "https://a.example/#fragment"
+extra-index-url = [
+    "https://b.example/", # one
+    'https://c.example/',
+]
+number = 3
+[[ index ]]
+name = "d"
+url = "https://d.example/"
+[ "pip" ]
+"""
+
+
+def test_toml_is_read_as_far_as_it_is_needed() -> None:
+    tables = module.toml_tables(TOML)
+    assert [name for name, _ in tables] == ["", "index", "pip"]
+    assert tables[0][1]["keyring-provider"] == ["subprocess"]
+    assert tables[0][1]["index-url"] == ["https://a.example/#fragment"]
+    assert tables[0][1]["extra-index-url"] == ["https://b.example/", "https://c.example/"]
+    assert tables[1][1] == {"name": ["d"], "url": ["https://d.example/"]}
+
+
+@given(st.text())
+def test_any_text_has_toml_tables(text: str) -> None:
+    assert module.toml_tables(text)[0][0] == ""
+
+
+PIP_FILE = """\
+[global]
+keyring_provider = import
+index-url = https://a
+[install]
+extra-index-url = https://b
+  https://c
+"""
+PIP_CLIENTS: dict[str, tuple[dict[str, str], list[tuple[str, str]], tuple[str, str], list[str]]] = {
+    "nothing": ({}, [], ("", ""), []),
+    "file": ({}, [("f", PIP_FILE)], ("import", "f"), ["https://a", "https://b", "https://c"]),
+    "variables win": (
+        {"PIP_KEYRING_PROVIDER": "Subprocess", "PIP_INDEX_URL": "https://v"},
+        [("f", PIP_FILE)],
+        ("subprocess", "PIP_KEYRING_PROVIDER"),
+        ["https://v", "https://b", "https://c"],
+    ),
+    "the last file wins": (
+        {},
+        [("f", PIP_FILE), ("g", "[global]\nkeyring-provider = disabled")],
+        ("disabled", "g"),
+        ["https://a", "https://b", "https://c"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("environ", "files", "provider", "urls"), PIP_CLIENTS.values(), ids=PIP_CLIENTS)
+def test_what_pip_is_told(
+    environ: dict[str, str], files: list[tuple[str, str]], provider: tuple[str, str], urls: list[str]
+) -> None:
+    found = module.pip_client(environ, files)
+    assert (found.provider, found.by) == provider
+    assert [url for url, _ in found.indexes] == urls
+
+
+def test_a_file_that_pip_cannot_read_is_told() -> None:
+    with pytest.raises(module.ArtifactsError, match=r"f cannot be read by pip: mend it\."):
+        module.pip_client({}, [("f", "index-url = https://a\n")])
+
+
+UV_FILE = f'keyring-provider = "subprocess"\n[[index]]\nname = "my-feed"\nurl = "{FEED}"\n'
+UV_PROJECT = "[tool.black]\nkeyring-provider = 'x'\n" + UV_FILE.replace(
+    "keyring-", "[tool.uv]\nkeyring-"
+).replace("[[index", "[[tool.uv.index")
+UV_CLIENTS: dict[str, tuple[dict[str, str], list[tuple[str, str]], module.Client]] = {
+    "nothing": ({}, [], module.Client()),
+    "uv.toml": ({}, [("uv.toml", UV_FILE)], module.Client("subprocess", "uv.toml", ((FEED, False),))),
+    "pyproject.toml": (
+        {},
+        [("a/pyproject.toml", UV_PROJECT)],
+        module.Client("subprocess", "a/pyproject.toml", ((FEED, False),)),
+    ),
+    "always": (
+        {},
+        [("uv.toml", UV_FILE + 'authenticate = "always"\n')],
+        module.Client("subprocess", "uv.toml", ((FEED, True),)),
+    ),
+    "named by a variable": (
+        {"UV_INDEX_MY_FEED_USERNAME": "me"},
+        [("uv.toml", UV_FILE)],
+        module.Client("subprocess", "uv.toml", ((FEED, True),)),
+    ),
+    "inline": (
+        {},
+        [("uv.toml", f'index = [{{ url = "{FEED}", authenticate = "always" }}]')],
+        module.Client("", "", ((FEED, True),)),
+    ),
+    "variables": (
+        {"UV_KEYRING_PROVIDER": "disabled", "UV_INDEX": f"x={FEED} {OTHER}", "UV_INDEX_URL": "https://me@a"},
+        [("uv.toml", 'keyring-provider = "subprocess"\n[pip]\nextra-index-url = ["https://b"]')],
+        module.Client(
+            "disabled",
+            "UV_KEYRING_PROVIDER",
+            tuple(zip(("https://b", FEED, OTHER, "https://me@a"), (False, False, False, True))),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("environ", "files", "client"), UV_CLIENTS.values(), ids=UV_CLIENTS)
+def test_what_uv_is_told(
+    environ: dict[str, str], files: list[tuple[str, str]], client: module.Client
+) -> None:
+    assert module.uv_client(environ, files) == client
+
+
+PIP_JUDGED = [
+    ("disabled", "PIP_KEYRING_PROVIDER", False, "", "wrong", "set PIP_KEYRING_PROVIDER to subprocess"),
+    ("disabled", "f", False, "user", "wrong", "pip config set global.keyring-provider subprocess"),
+    ("import", "f", True, "user no-input", "ok", ""),
+    ("subprocess", "f", True, "user no-input", "ok", ""),
+    ("subprocess", "f", True, "no-input", "ok", ""),
+    ("auto", "f", True, "user", "note", "set PIP_KEYRING_PROVIDER to subprocess"),
+    ("", "", False, "user no-input", "note", "set PIP_KEYRING_PROVIDER to subprocess"),
+    ("", "", True, "user no-input", "wrong", "set PIP_KEYRING_PROVIDER to subprocess"),
+]
+
+
+@pytest.mark.parametrize(("provider", "by", "ours", "way", "state", "mend"), PIP_JUDGED)
+def test_whether_pip_asks(provider: str, by: str, ours: bool, way: str, state: str, mend: str) -> None:
+    found = module.judge_pip(module.Client(provider, by), ours, "user" in way, "no-input" in way)
+    assert (found.topic, found.state, found.mend) == ("pip", state, mend)
+    assert ("VssSessionToken@" in found.text) == (provider == "subprocess" and "user" not in way)
+    assert ("PIP_NO_INPUT" in found.text) == ("no-input" in way and not provider)
+
+
+ASKS, SILENT = (FEED.replace("//", "//me@"), True), (FEED, False)
+UV_JUDGED = [
+    ("", [], False, "note"),
+    ("", [ASKS], True, "wrong"),
+    ("disabled", [], True, "wrong"),
+    ("subprocess", [ASKS], False, "ok"),
+    ("subprocess", [ASKS, SILENT], True, "wrong"),
+    ("subprocess", [], True, "ok"),
+    ("subprocess", [], False, "wrong"),
+]
+
+
+@pytest.mark.parametrize(("provider", "ours", "user", "state"), UV_JUDGED)
+def test_whether_uv_asks(provider: str, ours: list[tuple[str, bool]], user: bool, state: str) -> None:
+    found = module.judge_uv(module.Client(provider, "f"), ours, user)
+    assert (found.topic, found.state) == ("uv", state)
+    assert bool(found.mend) == (state != "ok")
+
+
+PIN_FILE = "[backend]\ndefault-keyring = a.B\n"
+PINS: dict[str, tuple[dict[str, str], str, tuple[str, str]]] = {
+    "none": ({}, "[other]\nx = y\n", ("", "")),
+    "no option": ({}, "[backend]\n", ("", "")),
+    "file": ({}, PIN_FILE, ("a.B", "f")),
+    "variable": ({"PYTHON_KEYRING_BACKEND": ""}, PIN_FILE, ("", "PYTHON_KEYRING_BACKEND")),
+}
+
+
+@pytest.mark.parametrize(("environ", "text", "pin"), PINS.values(), ids=PINS)
+def test_which_backend_is_pinned(environ: dict[str, str], text: str, pin: tuple[str, str]) -> None:
+    assert module.read_pin(environ, [("f", text)]) == pin
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "text", "mend"),
+    [
+        (module.OURS, "f", f"f names {module.OURS}", ""),
+        (
+            "keyring.backends.chainer.ChainerBackend",
+            "f",
+            "f names keyring.backends.chainer.ChainerBackend",
+            "",
+        ),
+        (
+            "keyring.backends.null.Keyring",
+            "f",
+            "keyring is disabled: f names keyring.backends.null.Keyring",
+            "X",
+        ),
+        ("", "PYTHON_KEYRING_BACKEND", "PYTHON_KEYRING_BACKEND names nothing: keyring asks that alone", "X"),
+        ("a.B", "f", "f names a.B: keyring asks that alone, and never this backend", "X"),
+    ],
+)
+def test_a_pin_may_leave_us_out(name: str, by: str, text: str, mend: str) -> None:
+    found = module.judge_pin(name, by)
+    assert found.text.startswith(text)
+    assert found.state == ("wrong" if mend else "ok")
+    wanted = f"unset {by}" if by == "PYTHON_KEYRING_BACKEND" else f"delete default-keyring from {by}"
+    assert found.mend == (wanted if mend else "")
+
+
+LISTED = module.Completed(0, f"x (priority: 1)\n{module.OURS} (priority: 9.95)\n", "")
+UNLISTED = module.Completed(0, "x (priority: 1)\n", "")
+PROBES: dict[str, tuple[Any, str, str]] = {
+    "has it": (lambda *_: LISTED, "", ""),
+    "has it not": (lambda *_: UNLISTED, "", "does not have this backend"),
+    "fails": (lambda *_: module.Completed(1, "", "Traceback"), "", "fails when asked for its backends"),
+    "hangs": (raising(TimeoutError()), "", "did not answer within 15 seconds"),
+    "does not start": (raising(OSError(8, "Exec format error")), "", "does not start (Exec format error)"),
+    "pinned": (lambda *_: UNLISTED, module.OURS, ""),
+    "pinned in vain": (
+        lambda command, _: UNLISTED._replace(stderr="Traceback" if "get" in command else ""),
+        module.OURS,
+        "cannot load this backend",
+    ),
+}
+
+
+@pytest.mark.parametrize(("run", "pin", "lack"), PROBES.values(), ids=PROBES)
+def test_what_a_keyring_program_lacks(run: Any, pin: str, lack: str) -> None:
+    assert module.probe("/bin/keyring", pin, make_world(run=run)) == lack
+
+
+def test_the_first_keyring_program_counts() -> None:
+    states = [(row.state, bool(row.mend)) for row in module.judge_programs([("a", ""), ("b", "lacks")], True)]
+    assert states == [("ok", False), ("note", False)]
+    states = [(row.state, bool(row.mend)) for row in module.judge_programs([("a", "x"), ("b", "")], False)]
+    assert states == [("wrong", True), ("ok", False)]
+    assert [module.judge_programs([], needed)[0].state for needed in (True, False)] == ["wrong", "note"]
+
+
+@pytest.mark.parametrize(
+    ("date", "state"),
+    [
+        ("Fri, 15 Jan 2027 08:00:00 GMT", "ok"),
+        ("Fri, 15 Jan 2027 08:05:01 GMT", "wrong"),
+        ("Fri, 15 Jan 2027 07:54:00 GMT", "wrong"),
+        ("", ""),
+        ("yesterday", ""),
+        ("Fri, 99 Jan 2027 08:00:00 GMT", ""),
+    ],
+)
+def test_the_clock_is_held_against_the_feeds(date: str, state: str) -> None:
+    assert "".join(row.state for row in module.judge_clock(date, NOW)) == state
+
+
+TRUSTS: list[tuple[dict[str, str], bool, str]] = [
+    ({}, False, "the system's certificates (OpenSSL)"),
+    ({"PIP_CERT": "/c"}, True, "the system's certificates (truststore), and PIP_CERT (/c)"),
+    ({"SSL_CERT_FILE": "/f"}, False, "SSL_CERT_FILE (/f) in place of the system's certificates (OpenSSL)"),
+]
+
+
+@pytest.mark.parametrize(("environ", "truststore", "text"), TRUSTS)
+def test_whose_certificates_are_trusted(environ: dict[str, str], truststore: bool, text: str) -> None:
+    assert module.judge_trust(environ, truststore) == module.Finding("trust", "ok", text)
+
+
+DESCRIBED: dict[str, tuple[dict[str, Any], str]] = {
+    "session": (
+        {"kind": "session", "checked": NOW, "expires": NOW + 83_400, "account": "ada", "scope": "s"},
+        "session token, account ada, scope s, 23 h 10 min left, checked just now",
+    ),
+    "set": (
+        {"kind": "set", "checked": 0, "expires": None, "account": "", "scope": ""},
+        "PAT of your own, account not known, scope not known, no end known, not checked yet",
+    ),
+    "entra": (
+        {"kind": "entra", "checked": NOW - 3700, "expires": NOW - 60, "account": "a", "scope": ""},
+        "Entra token, account a, scope all that the account may do, expired 1 min ago, checked 1 h 1 min ago",
+    ),
+}
+
+
+@pytest.mark.parametrize(("session", "text"), DESCRIBED.values(), ids=DESCRIBED)
+def test_a_session_in_words(session: dict[str, Any], text: str) -> None:
+    assert module.describe(a_session(**session), NOW) == text
+
+
+ANSWERS: list[tuple[int, str, str, str]] = [
+    (200, "x", "ok", ""),
+    (303, "x", "ok", ""),
+    (405, "x", "ok", ""),
+    (203, "AZURE_DEVOPS_EXT_PAT", "wrong", "or unset AZURE_DEVOPS_EXT_PAT"),
+    (302, module.KEPT, "wrong", f"keyring del {FEED} VssSessionToken"),
+    (401, "azure_cli", "wrong", "ask the administrator of the organization"),
+    (403, "x", "wrong", "ask an owner of the feed to make ada a reader"),
+    (404, "x", "wrong", "check the names of project and feed"),
+    (400, "x", "wrong", "try again in a few minutes"),
+]
+
+
+@pytest.mark.parametrize(("status", "origin", "state", "mend"), ANSWERS)
+def test_what_a_feeds_answer_means(status: int, origin: str, state: str, mend: str) -> None:
+    found = module.judge_answer(parsed(), response(status), origin, "ada")
+    assert (found.topic, found.state) == ("feed", state)
+    assert mend in found.mend
+
+
+FINDINGS = [
+    module.Finding("version", "ok", "2.0.0"),
+    module.Finding("uv", "note", "not used", "use it"),
+    module.Finding("feed", "wrong", "refuses\x1b[2J it", "mend it"),
+]
+PLAIN = """\
+ok     version  2.0.0
+-      uv       not used
+                mend: use it
+WRONG  feed     refuses [2J it
+                mend: mend it
+
+Next: mend it
+"""
+
+
+def test_findings_are_rendered() -> None:
+    assert module.render(FINDINGS, False) == PLAIN
+    coloured = module.render(FINDINGS, True)
+    assert coloured.startswith("\033[32mok\033[0m     version  2.0.0\n\033[2m-\033[0m      uv")
+    assert re.sub(r"\033\[[\d;]*m", "", coloured) == PLAIN
+    report = json.loads(module.as_json(FINDINGS))
+    assert report["findings"][1] == {"topic": "uv", "state": "note", "text": "not used", "mend": "use it"}
+    assert {key: report[key] for key in ("version", "ok", "next")} == {
+        "version": module.__version__,
+        "ok": False,
+        "next": "mend it",
+    }
+
+
+def test_every_source_and_given_credential_has_its_words() -> None:
+    assert {*module.ABSENT, "browser", "device_code"} == {each.__name__ for each in module.SOURCES}
+    assert list(module.GIVEN_BY) == [each.__name__ for each in module.GIVEN]
+    for function, names in module.GIVEN_BY.items():
+        assert [module.given_by(function, {name: "x"}) for name in names] == list(names)
+    assert module.given_by("from_pat_file", {}) == module.SECRET_FILE
+
+
+SOURCE_ROWS: dict[str, tuple[dict[str, object], str, dict[str, str], dict[str, tuple[str, str]]]] = {
+    "a tool": (
+        {"service_principal": None, "azure_cli": "a token"},
+        "azure_cli",
+        {},
+        {
+            "service_principal": ("note", module.ABSENT["service_principal"]),
+            "azure_cli": ("ok", "gave the credential"),
+            "browser": ("note", "not needed"),
+        },
+    ),
+    "a variable": (
+        {"from_pat": "an answer"},
+        "AZURE_DEVOPS_EXT_PAT",
+        {},
+        {"azure_cli": ("note", "not needed: AZURE_DEVOPS_EXT_PAT")},
+    ),
+    "chosen": (
+        {"browser": None},
+        "",
+        {"KEYRINGS_ARTIFACTS_SOURCES": "browser", "CI": "1"},
+        {"browser": ("note", "CI is set"), "azure_cli": ("note", "left out by KEYRINGS_ARTIFACTS_SOURCES")},
+    ),
+    "failures": (
+        {
+            "azure_cli": module.ArtifactsError("azure_cli: no."),
+            "refresh_token": module.ArtifactsError("over."),
+        },
+        "",
+        {},
+        {
+            "azure_cli": ("wrong", "no."),
+            "refresh_token": ("wrong", "over."),
+            "service_principal": ("note", "not asked"),
+            "browser": ("note", module.NO_WINDOW),
+            "device_code": ("note", "no terminal"),
+        },
+    ),
+    "a failure that does not matter": (
+        {"azure_cli": module.ArtifactsError("azure_cli: no."), "azure_powershell": "a token"},
+        "azure_powershell",
+        {},
+        {"azure_cli": ("note", "no.")},
+    ),
+}
+
+
+@pytest.mark.parametrize(("outcomes", "origin", "environ", "expected"), SOURCE_ROWS.values(), ids=SOURCE_ROWS)
+def test_each_source_has_its_reason(
+    outcomes: dict[str, object], origin: str, environ: dict[str, str], expected: dict[str, tuple[str, str]]
+) -> None:
+    found = module.judge_sources(a_challenge(), outcomes, origin, make_world(environ=environ))
+    assert {row.topic for row in found} == {each.__name__ for each in module.SOURCES}
+    assert {row.topic: (row.state, row.text) for row in found if row.topic in expected} == expected
+    assert all(row.mend for row in found if row.state == "wrong")
+
+
+NETWORKS = [
+    ("The certificate of h is not trusted: name its CA.", "p:1", "set REQUESTS_CA_BUNDLE to the file"),
+    (
+        "h is not valid at this time: check the clock of this machine.",
+        "p:1",
+        "check the clock of this machine",
+    ),
+    (
+        "h could not be reached (X): check the network.",
+        "p:1",
+        "mend or unset the proxy (HTTPS_PROXY names p:1)",
+    ),
+    ("h could not be reached (X): check the network.", "", "check the network"),
+]
+
+
+@pytest.mark.parametrize(("text", "proxy", "mend"), NETWORKS)
+def test_what_a_feed_that_does_not_answer_means(text: str, proxy: str, mend: str) -> None:
+    found = module.judge_network(module.NetworkError(text), "h", proxy, "HTTPS_PROXY")
+    assert (found.topic, found.state) == ("feed", "wrong")
+    assert found.mend.startswith(mend)
+
+
+@pytest.mark.parametrize(("real", "state"), [(True, "ok"), (False, "note")])
+def test_nothing_may_last(real: bool, state: str) -> None:
+    (found,) = module.kept_where(make_world(store=Kept(real=real)))
+    assert (found.topic, found.state) == ("store", state)
+
+
+def test_the_doctor_goes_on_where_a_check_falls_over() -> None:
+    """In this world nothing works but the store, which is not asked for more than its name."""
+    found = module.diagnose(FEED, make_world())
+    own = "could not be looked at: an error of its own (AssertionError)"
+    topics = ["pip settings", "uv settings", "keyring settings", "keyring", "proxy", "feed"]
+    assert [row.topic for row in found if row.text == own] == topics
+    assert {"version", "pip", "uv", "store"} < {row.topic for row in found}
+    assert module.next_step(found) == "report it, with this output"
 
 
 # --- end to end -------------------------------------------------------------------------------
@@ -7608,6 +8067,469 @@ def test_no_secret_of_a_machine_is_in_the_log(worker: Machine, way: Way, cold: l
     assert [each for each in hidden if each and each in log] == []
 
 
+# --- doctor, end to end -----------------------------------------------------------------------
+
+DOCTOR = (sys.executable, "-m", "keyrings_artifacts")
+
+
+def doctor(machine: Machine, *arguments: str, **changes: str) -> tuple[int, str]:
+    """Exit status of the doctor, and what it prints: no secret, and nothing on stderr."""
+    done = machine.run(*DOCTOR, *(arguments or [FEED]), status=None, **changes)
+    assert done.stderr == ""
+    assert [secret for secret in secrets_of(machine) if secret in done.stdout] == []
+    return done.returncode, done.stdout
+
+
+def rows(machine: Machine, *arguments: str, **changes: str) -> dict[str, Any]:
+    """The findings of the doctor by topic, those that are wrong before others; "next" and "ok"."""
+    status, output = doctor(machine, "--json", *(arguments or [FEED]), **changes)
+    report = json.loads(output)
+    assert report["ok"] == (status == 0)
+    found = {row["topic"]: row for row in report["findings"]}
+    wrong = {row["topic"]: row for row in report["findings"] if row["state"] == "wrong"}
+    return {**found, **wrong, "next": report["next"], "ok": report["ok"]}
+
+
+def test_the_doctor_finds_a_healthy_set_up_healthy(machine: Machine) -> None:
+    machine.az()
+    for kept in ("azure_cli", "the session kept"):
+        status, output = doctor(machine, **PIP_SUBPROCESS)
+        assert "WRONG" not in output
+        assert status == 0
+        lines = output.splitlines()
+        assert lines[-1] == f"Nothing to do: the feed accepts the credential ({kept})."
+        (session,) = (line.split("session ", 1)[1].strip() for line in lines if "  session  " in line)
+        assert re.fullmatch(
+            "session token, account ada@contoso.example, scope vso.packaging_write, 23 h 59 min left, "
+            f"checked just now, from {kept}",
+            session,
+        )
+    assert f"ok     keyring              {BIN / 'keyring'}: has this backend" in lines
+    assert {line[7:].split()[0] for line in lines if line[7:]} > {each.__name__ for each in module.SOURCES}
+    seen = {"version", "pip", "uv", "store", "address", "proxy", "trust", "clock"}
+    assert seen < {line[7:].split()[0] for line in lines if line[7:]}
+    assert machine.get()
+    assert asked(machine) == [COLD[0], *COLD, COLD[0], COLD[0], COLD[0]]
+
+
+def other_keyring(machine: Machine) -> dict[str, str]:
+    machine.program("keyring", "#!/bin/sh\necho 'keyring.backends.fail.Keyring (priority: 0)'\n")
+    return {}
+
+
+def silent_keyring(machine: Machine) -> dict[str, str]:
+    machine.program("keyring", "#!/bin/sh\nexit 3\n")
+    return {}
+
+
+def no_keyring(machine: Machine) -> dict[str, str]:
+    return {"PATH": f"{machine.folder}:/usr/bin:/bin", "UV_KEYRING_PROVIDER": "subprocess", **UV_FEED}
+
+
+def written(machine: Machine, path: str, text: str) -> None:
+    (machine.home / path).parent.mkdir(parents=True, exist_ok=True)
+    (machine.home / path).write_text(text)
+
+
+def pip_disabled(machine: Machine) -> dict[str, str]:
+    written(machine, ".config/pip/pip.conf", "[global]\nkeyring_provider = disabled\n")
+    return {"PIP_CONFIG_FILE": ""}
+
+
+def uv_project(machine: Machine) -> dict[str, str]:
+    written(machine, "pyproject.toml", f'[[tool.uv.index]]\nname = "x"\nurl = "{FEED}"\n')
+    return {"UV_NO_CONFIG": "", "UV_KEYRING_PROVIDER": "subprocess"}
+
+
+def null_in_file(machine: Machine) -> dict[str, str]:
+    machine.keyring("--disable")
+    return {}
+
+
+def no_settings(machine: Machine) -> dict[str, str]:
+    written(machine, ".config/python_keyring/keyringrc.cfg", "default-keyring\n")
+    return {}
+
+
+def inspected(machine: Machine) -> dict[str, str]:
+    """Somebody between us and the feed, with a CA of their own."""
+    path = machine.home.parent / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"), str(path))
+
+
+def over(machine: Machine) -> dict[str, str]:
+    machine.get()
+    (machine.folder / "az").unlink()
+    machine.services.clock = 25 * HOUR
+    return moved_clock(machine, 25 * HOUR)
+
+
+def signed_out(machine: Machine) -> dict[str, str]:
+    machine.program("az", "#!/bin/sh\necho \"Please run 'az login' to setup account.\" >&2; exit 1\n")
+    return {}
+
+
+def nobody(machine: Machine) -> dict[str, str]:
+    (machine.folder / "az").unlink()
+    return {}
+
+
+def nobody_in_ci(machine: Machine) -> dict[str, str]:
+    return {**nobody(machine), "CI": "true"}
+
+
+def given_pat(machine: Machine, organization: str = "contoso", upn: str = "ada@contoso.example") -> str:
+    return machine.services.mint_devops(machine.services.accounts[upn], organization)
+
+
+def expired_pat(machine: Machine) -> dict[str, str]:
+    token = given_pat(machine)
+    machine.services.revoke(token)
+    return {"AZURE_DEVOPS_EXT_PAT": token}
+
+
+def other_pat(machine: Machine) -> dict[str, str]:
+    return {"AZURE_DEVOPS_EXT_PAT": given_pat(machine, "fabrikam", "frank@fabrikam.example")}
+
+
+def revoked(machine: Machine) -> dict[str, str]:
+    machine.services.revoke(machine.get())
+    return {}
+
+
+def frank(machine: Machine) -> dict[str, str]:
+    machine.az("frank@fabrikam.example")
+    return {}
+
+
+def stranger(machine: Machine) -> dict[str, str]:
+    machine.services.organizations["contoso"].members.clear()
+    return {}
+
+
+def never_there(machine: Machine) -> dict[str, str]:
+    machine.services.organizations["contoso"].never_signed_in.add("ada@contoso.example")
+    return {}
+
+
+def expired_server(machine: Machine) -> dict[str, str]:
+    """As a clock far ahead would have it."""
+    authority = machine.services.authority
+    context = authority.context("pkgs.dev.azure.com")
+    past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    authority._ca.issue_cert("pkgs.dev.azure.com", not_after=past).configure_cert(context)
+    return {}
+
+
+def spent(machine: Machine) -> dict[str, str]:
+    """An earlier sign-in in a browser, in a keyring, and revoked since."""
+    changes = plug_in(machine, "small", SMALL_KEYRING)
+    (machine.folder / "az").unlink()
+    open_browser(machine)
+    machine.get(**changes)
+    machine.services.accounts["ada@contoso.example"].refresh_tokens.clear()
+    machine.services.clock = 91 * DAY
+    return {**changes, **moved_clock(machine, 91 * DAY), "BROWSER": ""}
+
+
+def no_reader(machine: Machine) -> dict[str, str]:
+    text = "User 'ada' lacks permission to complete this action. You need to have 'ReadPackages'."
+    reply = devops_error(403, text, "FeedNeedsPermissionsException")
+    reply = reply._replace(headers=[*reply.headers, ("X-VSS-E2EID", str(uuid.uuid4()))])
+
+    def strike(request: Recorded) -> Reply | None:
+        return reply if request.host == "pkgs.dev.azure.com" and "authorization" in request.headers else None
+
+    machine.services.faults.append(strike)
+    return {}
+
+
+def gone(machine: Machine) -> dict[str, str]:
+    machine.services.organizations["contoso"].feeds.clear()
+    return {}
+
+
+def no_organization(machine: Machine) -> dict[str, str]:
+    del machine.services.organizations["contoso"]
+    return {}
+
+
+UV_FEED = {"UV_INDEX_URL": FEED}
+DEAD = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://ada:pass-word@127.0.0.1:9")
+NULL = "keyring.backends.null.Keyring"
+SIGN_IN_COMMAND = f"keyring --mode creds get {FEED}"
+SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text and mend in which it shows
+    "no backend": (
+        other_keyring,
+        "keyring",
+        "does not have this backend; it is the first",
+        "pipx inject keyring",
+    ),
+    "keyring fails": (silent_keyring, "keyring", "fails when asked", "pipx inject keyring"),
+    "no keyring": (no_keyring, "keyring", "none is on PATH", "uv tool install keyring --with"),
+    "pip off": ({"PIP_KEYRING_PROVIDER": "disabled"}, "pip", "disabled (PIP_KEYRING_PROVIDER)", "subprocess"),
+    "pip off in its file": (pip_disabled, "pip", "is disabled (", "pip config set global.keyring-provider"),
+    "uv off": (
+        {"UV_KEYRING_PROVIDER": "disabled"},
+        "uv",
+        "'disabled'",
+        "set UV_KEYRING_PROVIDER to subprocess",
+    ),
+    "uv never asks": (UV_FEED, "uv", "provider is not set: uv never asks", "set UV_KEYRING_PROVIDER"),
+    "no user": (
+        {**UV_FEED, "UV_KEYRING_PROVIDER": "subprocess"},
+        "uv",
+        "no user name",
+        "https://VssSessionToken@",
+    ),
+    "no user in URL": ({"UV_KEYRING_PROVIDER": "subprocess"}, "uv", "has no user name", "VssSessionToken@"),
+    "no user in project": (uv_project, "uv", "has no user name", "VssSessionToken@"),
+    "null": (
+        {"PYTHON_KEYRING_BACKEND": NULL},
+        "keyring settings",
+        "is disabled",
+        "unset PYTHON_KEYRING_BACKEND",
+    ),
+    "null in file": (null_in_file, "keyring settings", "is disabled", "delete default-keyring from"),
+    "file unreadable": (no_settings, "keyring settings", "cannot read", "mend or delete it"),
+    "proxy dead": (
+        DEAD,
+        "feed",
+        "through the proxy 127.0.0.1:9",
+        "mend or unset the proxy (https_proxy names",
+    ),
+    "TLS intercepted": (inspected, "feed", "is not trusted", "set REQUESTS_CA_BUNDLE"),
+    "certificate over": (expired_server, "feed", "is not valid at this time", "check the clock"),
+    "session over for good": (spent, "session", "expired 1 d", SIGN_IN_COMMAND),
+    "clock ahead": ({"STAND_IN_CLOCK": "172801"}, "clock", "2 d 0 h ahead of the feed's", "set the clock"),
+    "clock behind": ({"STAND_IN_CLOCK": "-172801"}, "clock", "2 d 0 h behind the feed's", "set the clock"),
+    "session expired": (over, "session", "expired 1 h", SIGN_IN_COMMAND),
+    "session revoked": (revoked, "feed", "refuses the credential (the session kept)", "keyring del "),
+    "PAT expired": (
+        expired_pat,
+        "feed",
+        "refuses the credential (AZURE_DEVOPS_EXT_PAT)",
+        "or unset AZURE_DEVOPS_",
+    ),
+    "PAT empty": (
+        {"AZURE_DEVOPS_EXT_PAT": ""},
+        "sign-in",
+        "is set but empty",
+        "set it to a token, or unset it",
+    ),
+    "az signed out": (signed_out, "azure_cli", "nobody is signed in", f"az login --tenant {CONTOSO_TENANT}"),
+    "nobody": (nobody, "sign-in", "nobody is signed in to organization 'contoso'", SIGN_IN_COMMAND),
+    "nobody in CI": (
+        nobody_in_ci,
+        "sign-in",
+        "nobody can be asked: CI is set",
+        "set AZURE_DEVOPS_EXT_PAT to",
+    ),
+    "PAT of another": (other_pat, "feed", "of another organization than 'contoso'", "make a new token"),
+    "account of another": (frank, "azure_cli", "AADSTS50020", f"az login --tenant {CONTOSO_TENANT}"),
+    "no organization": (no_organization, "sign-in", "knows no such feed", "check the names of organization"),
+    "no member": (
+        stranger,
+        "azure_cli",
+        "does not accept account ada@contoso.example",
+        "ask its administrator",
+    ),
+    "never there": (never_there, "azure_cli", "TF401444", "open https://dev.azure.com/contoso once"),
+    "no permission": (
+        no_reader,
+        "feed",
+        "403: ada@contoso.example has no permission",
+        "ask an owner of the feed",
+    ),
+    "no feed": (gone, "feed", "404: organization 'contoso' has no such feed", "check the names"),
+    "source unknown": (
+        {"KEYRINGS_ARTIFACTS_SOURCES": "az"},
+        "sign-in",
+        "names no source with 'az'",
+        "choose among service_principal",
+    ),
+}
+
+
+@pytest.mark.parametrize(("breaks", "topic", "text", "mend"), SET_UPS.values(), ids=SET_UPS)
+def test_the_doctor_names_what_is_broken_and_its_mend(
+    machine: Machine, breaks: Any, topic: str, text: str, mend: str
+) -> None:
+    machine.az()
+    changes = breaks if isinstance(breaks, dict) else breaks(machine)
+    found = rows(machine, **changes)
+    assert found["ok"] is False
+    assert found[topic]["state"] == "wrong"
+    assert text in found[topic]["text"]
+    assert mend in found[topic]["mend"]
+    assert mend in found["next"]
+    status, output = doctor(machine, **changes)
+    assert status == 1
+    assert mend in output.splitlines()[-1]
+    assert text in output
+    assert "pass-word" not in output
+
+
+def test_the_doctor_lists_every_keyring_once(machine: Machine) -> None:
+    machine.az()
+    other_keyring(machine)
+    (machine.folder / "linked").mkdir()
+    (machine.folder / "linked" / "keyring").symlink_to(BIN / "keyring")
+    path = os.pathsep.join(map(str, (BIN, machine.folder, machine.folder / "linked", "bin", "/usr/bin")))
+    lines = [line for line in doctor(machine, FEED, PATH=path)[1].splitlines() if "  keyring  " in line]
+    assert [line.split(maxsplit=2)[2] for line in lines] == [
+        f"{BIN / 'keyring'}: has this backend",
+        f"{machine.folder / 'keyring'}: does not have this backend",
+    ]
+
+
+def test_the_doctor_knows_an_azure_devops_server(machine: Machine) -> None:
+    url = "https://tfs.example.com/tfs/_packaging/f/pypi/simple/"
+    found = rows(machine, url, KEYRINGS_ARTIFACTS_HOSTS="tfs.example.com")
+    assert found["next"] == f"keyring set {url} me"
+    assert found["azure_cli"]["text"] == "not asked"
+
+
+def test_the_doctor_knows_a_public_feed(machine: Machine) -> None:
+    status, output = doctor(machine, FEED.replace("contoso", "publica"))
+    assert status == 0
+    assert output.endswith("\n\nNothing to do: the feed is public: anybody may read it.\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(url for url in LOOK_ALIKES if "\0" not in url),
+        "",
+        "pkgs.dev.azure.com",
+        "https://me:pass-word@evil.example/x",
+    ],
+)
+def test_the_doctor_knows_what_is_no_feed(machine: Machine, url: str) -> None:
+    status, output = doctor(machine, "--", url)
+    assert status == 1
+    assert output.splitlines()[-1] == f"Next: ask about {module.FEED_FORM}"
+    assert "pass-word" not in output
+    assert asked(machine) == []
+
+
+def test_the_doctor_takes_feeds_from_the_settings_of_pip_and_uv(machine: Machine) -> None:
+    machine.az()
+    assert rows(machine, PIP_EXTRA_INDEX_URL=f"https://pypi.example/ {WITH_USER}")["feed"]["state"] == "ok"
+    done = machine.run(*DOCTOR, status=0, PIP_INDEX_URL=WITH_USER)
+    assert f"{FEED} is of organization 'contoso'" in done.stdout
+    done = machine.run(*DOCTOR, status=0)
+    assert done.stdout.endswith(f"\n\nTo ask about a feed: keyrings-artifacts {module.FEED_FORM}\n")
+    done = machine.run(*DOCTOR, status=1, PYTHON_KEYRING_BACKEND=NULL)
+    assert done.stdout.endswith("\n\nNext: unset PYTHON_KEYRING_BACKEND\n")
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_the_doctor_draws_on_a_terminal_alone(machine: Machine, colour: bool) -> None:
+    import pty
+
+    machine.az()
+    assert "\033" not in doctor(machine, TERM="xterm")[1]
+    ours, theirs = pty.openpty()
+    environ = {**machine.environ, "TERM": "xterm", **({} if colour else {"NO_COLOR": "1"})}
+    process = subprocess.Popen(
+        [*DOCTOR, FEED], env=environ, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    screen = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while data := os.read(ours, 4096):
+            screen += data
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert (b"\033[32mok\033[0m     version" in screen) == colour
+    assert (b"\033" in screen) == colour
+
+
+def test_the_doctor_asks_nobody(machine: Machine) -> None:
+    open_browser(machine)
+    terminal = Terminal(machine, *DOCTOR, FEED, BROWSER=str(machine.folder / "browser"))
+    status, output = terminal.end()
+    assert (status, terminal.said()) == (1, [])
+    assert opened(machine) == []
+    assert "could be shown, but the doctor asks nobody" in output
+    assert output.endswith(f"\n\nNext: {SIGN_IN_COMMAND}\n")
+
+
+def test_the_doctor_finds_the_copied_file(machine: Machine, clients: Clients) -> None:
+    folder = machine.home.parent / "copy"
+    folder.mkdir()
+    shutil.copy(SOURCE / "keyrings_artifacts.py", folder)
+    set_path(machine, clients.programs("keyring", "urllib3"))
+    machine.az()
+    python = str(clients.programs("keyring", "urllib3") / "python")
+    found: dict[str, str] = {"PYTHON_KEYRING_BACKEND": module.OURS}
+    done = machine.run(python, str(folder / "keyrings_artifacts.py"), FEED, status=1, **found)
+    assert "keyring: cannot load this backend; it is the first on PATH" in done.stdout
+    found["PYTHONPATH"] = os.pathsep.join([str(folder), machine.environ["PYTHONPATH"]])
+    for command in ([str(folder / "keyrings_artifacts.py")], ["-m", "keyrings_artifacts"]):
+        done = machine.run(python, *command, FEED, status=0, **found)
+        assert "keyring: has this backend" in done.stdout
+        assert "PYTHON_KEYRING_BACKEND names keyrings_artifacts.ArtifactsKeyringBackend" in done.stdout
+        assert "The folder " in done.stdout  # and no keyring, which a twin of the backend would be
+
+
+def test_ctrl_c_ends_the_doctor(machine: Machine) -> None:
+    machine.program("az", f"#!/bin/sh\necho >'{machine.home}/started'\nexec sleep 60\n")
+    started = machine.home / "started"
+    terminal = Terminal(machine, *DOCTOR, FEED)
+    for _ in range(200):
+        if started.exists():
+            break
+        time.sleep(0.1)
+    os.write(terminal.ours, b"\x03")
+    assert terminal.end() == (130, "")
+    assert "Traceback" not in terminal.screen
+
+
+def test_the_doctor_is_a_script_too(machine: Machine) -> None:
+    machine.az()
+    done = machine.run(str(BIN / "keyrings-artifacts"), FEED)
+    assert done.stdout.endswith("\n\nNothing to do: the feed accepts the credential (azure_cli).\n")
+    for wrong in (["--colour"], [FEED, OTHER]):
+        done = machine.run(str(BIN / "keyrings-artifacts"), *wrong, status=2)
+        assert done.stdout == ""
+        assert done.stderr.startswith("usage: keyrings-artifacts [-h] [--json] [--version] [URL]")
+    assert machine.run(str(BIN / "keyrings-artifacts"), "--version").stdout == f"{module.__version__}\n"
+
+
+def test_the_doctor_tells_what_it_could_not_use(machine: Machine) -> None:
+    machine.az()
+    found = rows(machine, XDG_DATA_HOME="/proc/nowhere")
+    assert found["notice"]["text"].startswith(
+        "The folder /proc/nowhere/python_keyring/keyrings_artifacts could"
+    )
+    assert found["ok"]
+
+
+def test_the_doctor_says_what_is_kept_even_without_a_network(machine: Machine) -> None:
+    machine.az()
+    machine.get()
+    found = rows(machine, **DEAD)
+    assert found["session"]["text"].startswith("session token, account ada@contoso.example, scope vso.pack")
+    assert found["azure_cli"]["text"] == "not asked"
+
+
+def test_the_doctor_ends_in_order_wherever_it_runs(machine: Machine) -> None:
+    machine.az()
+    for redirection in (">&-", ">/dev/full", "| true", ">&- 2>&-"):
+        line = f"{' '.join(DOCTOR)} {FEED} {redirection}; echo done"
+        done = machine.run("sh", "-c", line)
+        assert done.stderr == ""
+    odd = {"PYTHONIOENCODING": "ascii", "TERM": "", "COLUMNS": "x"}
+    assert doctor(machine, **odd)[0] == 0
+    command = ["env", "-u", "HOME", "-u", "PATH", *DOCTOR]
+    done = machine.run(*command, FEED)
+    assert done.stderr == ""
+    assert "none is on PATH" in done.stdout
+
+
 # --- what the README and the project's files say ----------------------------------------------
 
 
@@ -7663,6 +8585,8 @@ AZURE = "not run: it signs in at Azure itself"
 CI_RUN = "run by .ci/run"
 STANDS = "not run: it stands for commands that are run elsewhere"
 NAMED = "not run: only spoken of"
+
+EXAMINE = "keyrings-artifacts https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/"
 
 # Every command of the README, and the test that runs it, or why none can.
 COMMANDS = {
@@ -7721,6 +8645,10 @@ COMMANDS = {
     "docker run -e servicePrincipalId -e tenantId -e idToken": NO_DOCKER,
     "docker run -e AZURE_CLIENT_ID": NO_DOCKER,
     # Troubleshooting
+    EXAMINE: TYPED,
+    "python -m keyrings_artifacts URL": "test_the_doctor_finds_the_copied_file",
+    "uv tool install keyring --with-executables-from keyrings.artifacts": TYPED,
+    "pipx inject --include-apps keyring keyrings.artifacts": TYPED,
     "type -a keyring": TYPED,
     "keyring get https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
     "where keyring": "not run: Windows",
@@ -7780,6 +8708,12 @@ SECTIONS = {
     ),
     "install with pipx": Section(
         more=("pipx install keyring", "pipx inject keyring keyrings.artifacts", LOOK), tokens=NONE
+    ),
+    "the doctor with uv": Section(
+        more=("uv tool install keyring --with-executables-from keyrings.artifacts", EXAMINE)
+    ),
+    "the doctor with pipx": Section(
+        more=("pipx install keyring", "pipx inject --include-apps keyring keyrings.artifacts", EXAMINE)
     ),
     "install extras": Section(
         more=(
@@ -7932,6 +8866,16 @@ def literals() -> set[str]:
 OF_URLLIB = {"HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 # Literals in the spelling of variables that are none of ours to explain.
 NO_SETTINGS = {"AZURE_CORE_NO_COLOR", "NO_COLOR", "CERT_NONE", "O_NOFOLLOW", "O_NONBLOCK"}
+# What the doctor looks at for the sake of pip, uv and keyring.
+NO_SETTINGS |= {
+    "PIP_CONFIG_FILE",
+    "PIP_KEYRING_PROVIDER",
+    "PYTHON_KEYRING_BACKEND",
+    "VIRTUAL_ENV",
+    "WT_SESSION",
+}
+NO_SETTINGS |= {"UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_INDEX_URL"}
+NO_SETTINGS |= {"UV_KEYRING_PROVIDER", "UV_NO_CONFIG", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"}
 
 
 def test_the_readme_names_the_variables_that_the_module_reads() -> None:
