@@ -2075,15 +2075,20 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
             )
         if not missed:  # then it was no failure that was waited for
             world.patience.renew(left)
-        old = read_session(world.store.read(entry(feed, world)))
         try:
-            session = sign_in(challenge, settings, world)
+            return new_session(challenge, settings, world)
         except ArtifactsError as error:
             turn.end(world.now(), error)
             raise
-        keep(feed, session, world)
-        if old and old.pat_id and (old.expires or 0) > world.now():  # of another type or scope
-            revoke(challenge, old.pat_id, world)
+
+
+def new_session(challenge: Challenge, settings: Settings, world: World) -> Session:
+    """Return a new session, kept in place of the old one, whose PAT is revoked; raises without one."""
+    old = read_session(world.store.read(entry(challenge.feed, world)))
+    session = sign_in(challenge, settings, world)
+    keep(challenge.feed, session, world)
+    if old and old.pat_id and (old.expires or 0) > world.now():  # of another type or scope
+        revoke(challenge, old.pat_id, world)
     return session
 
 
