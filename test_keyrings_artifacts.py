@@ -34,6 +34,7 @@ import shutil
 import socket
 import socketserver
 import ssl
+import statistics
 import string
 import subprocess
 import sys
@@ -311,6 +312,7 @@ class Services:
         self.faults: list[Fault] = []
         self.handlers: list[tuple[str, Handler]] = list(HANDLERS)
         self.proxy_login: str | None = None
+        self.latency = 0.0  # seconds before every answer, and before every tunnel
         self.organizations: dict[str, Organization] = {}
         self.accounts: dict[str, Account] = {}
         self.tokens: dict[str, Token] = {}
@@ -516,6 +518,7 @@ class Services:
 
     def answer(self, request: Recorded) -> Reply:
         """Serve one request and record it, before the client can see the answer."""
+        time.sleep(self.latency)
         reply = self._reply(request)
         self.record(request, reply.status)
         return reply
@@ -1057,7 +1060,7 @@ def create_pat(services: Services, organization: Organization, account: Account,
         (organization.tenant is None, "accessDenied"),  # personal accounts have no PAT API
         (organization.forbid_pats, "disablePatCreationPolicyViolation"),
         (not body.get("displayName"), "displayNameRequired"),
-        (body.get("allOrgs") not in (None, False), "globalPATCreationBlocked"),
+        (str(body.get("allOrgs") or False).lower() != "false", "globalPATCreationBlocked"),
         (scope == "app_token", "fullScopePatPolicyViolation"),
         (not granted(scope), "invalidScope"),
         (until is None or until <= now, "invalidValidTo"),
@@ -1966,6 +1969,7 @@ class ProxyDoor(Door):
         if status != 200:
             self.write(self.proxy_refusal(status))
             return
+        time.sleep(services.latency)
         self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         # The client says nothing more before it has read that: the socket can change hands.
         services.secure.finish_request(self.connection, self.client_address)
@@ -2004,18 +2008,18 @@ def fake_az(folder: Path, services: Services, account: Account) -> None:
             "tenant": token.tenant,
             "tokenType": "Bearer",
         }
-        data = folder / f"az-{name}.json"
-        data.touch(mode=0o600)
-        data.write_text(json.dumps(answer), encoding="utf-8")
+        put_token(folder, f"az-{name}.json", answer)
+        put_token(folder, f"az-{name}-token.json", json.dumps(token.value))
     script = folder / "az"
     script.write_text(
         "#!/bin/sh\n"
         f'case "$*" in "account get-access-token "*{RESOURCE}*) ;;\n'
         '*) echo "ERROR: unexpected: az $*" >&2; exit 2;; esac\n'
-        "tenant=home\n"
+        "tenant=home only=\n"
+        'case "$*" in *"--query accessToken"*) only=-token;; esac\n'
         'while [ $# -gt 0 ]; do [ "$1" = --tenant ] && tenant="$2"; shift; done\n'
         f'[ "$tenant" = {account.tenant} ] && tenant=home\n'
-        'cat "${0%/*}/az-$tenant.json" 2>/dev/null && exit\n'
+        'cat "${0%/*}/az-$tenant$only.json" 2>/dev/null && exit\n'
         'echo "AADSTS50020: no such user there. Run: az login --tenant $tenant" >&2; exit 1\n'
     )
     script.chmod(0o755)
@@ -8997,6 +9001,352 @@ def test_the_sdist_holds_what_its_tests_need(clients: Clients) -> None:
     top = {"LICENSE", "README.md", "keyrings_artifacts.py", "pyproject.toml", "test_keyrings_artifacts.py"}
     dots = {".ci/run", ".github/dependabot.yml", ".github/workflows/ci.yml", ".pre-commit-config.yaml"}
     assert names - {"", ".ci", ".github", ".github/workflows"} == top | dots | {"PKG-INFO"}
+
+
+# --- speed ------------------------------------------------------------------------------------
+
+
+LOADED = """
+import json, os, sys
+import keyring.cli
+before = set(sys.modules)
+import keyrings_artifacts
+imported = set(sys.modules) - before
+keyring.backend.get_all_keyring()  # as keyring itself does before it asks any
+before = set(sys.modules)
+url = os.environ.get("LOOK_UP")
+found = keyrings_artifacts.ArtifactsKeyringBackend().get_password(url, "me") if url else None
+print(json.dumps([sorted(imported), sorted(set(sys.modules) - before), found]))
+"""
+HEAVY = {"urllib3", "ssl", "_ssl", "subprocess", "socket", "http.server", "webbrowser", "cryptography"}
+HEAVY |= {"truststore", "secrets", "hmac", "queue", "shlex", "configparser"}
+
+
+@pytest.mark.parametrize("found", ["nothing asked", "PAT given", "session kept"])
+def test_what_is_at_hand_loads_nothing_heavy(machine: Machine, found: str) -> None:
+    """What costs time and memory is loaded by a call that needs it, and by no other."""
+    changes = {"LOOK_UP": "" if found == "nothing asked" else FEED}
+    if found == "PAT given":
+        changes["AZURE_DEVOPS_EXT_PAT"] = "p" * 52
+    if found == "session kept":
+        machine.az()
+        machine.get()
+    imported, called, answer = json.loads(machine.python(LOADED, **changes))
+    assert set(imported) <= {"dataclasses", "keyrings_artifacts"}
+    assert not HEAVY & {*called, *(name.partition(".")[0] for name in called)}
+    assert bool(answer) == bool(changes["LOOK_UP"])
+
+
+ROUNDS = 5
+LATENCIES = (0.0, 0.04)
+NOTHING = """
+from keyring.backend import KeyringBackend
+
+class Nothing(KeyringBackend):
+    priority = 9.95
+
+    def get_password(self, service, username):
+        return "nothing"
+
+    def set_password(self, service, username, password):
+        raise NotImplementedError
+"""
+# Runs a program, from a process so small that the memory counted is the program's own.
+STOPWATCH = """
+import os, sys, time
+null = os.open(os.devnull, os.O_RDWR)
+quiet = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 2)]
+began = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, used = os.wait4(child, 0)
+print(time.perf_counter() - began, used.ru_maxrss, status, file=sys.stderr)
+"""
+MANY = """
+import sys, keyring
+print("\\n".join(str(keyring.get_password(url, "VssSessionToken")) for url in sys.argv[1:]))
+"""
+IMPORT = """
+import time
+at = time.perf_counter()
+import keyring.cli
+between = time.perf_counter()
+import {}
+print((time.perf_counter() - between) / (between - at))
+"""
+
+
+@dataclasses.dataclass
+class Contestant:
+    """A backend in an environment of its own; `trouble` tells why it is not there."""
+
+    title: str
+    module: str
+    folder: Path
+    requirements: Sequence[str]
+    trouble: str = ""
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python")
+
+    @property
+    def site(self) -> Path:
+        return next(self.folder.glob("lib/python*/site-packages"))
+
+    def install(self) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.folder], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "install", "-q", "--no-input"]
+        done = subprocess.run([*pip, *self.requirements], capture_output=True, text=True)
+        errors = re.findall(r"^ERROR: (.*)", done.stderr, re.MULTILINE)
+        self.trouble = (errors or ["pip failed"])[-1] if done.returncode else ""
+        if self.module == "nothing":
+            (self.site / "nothing.py").write_text(NOTHING)
+            meta = self.site / "nothing-1.dist-info"
+            meta.mkdir()
+            (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: nothing\nVersion: 1\n")
+            (meta / "entry_points.txt").write_text("[keyring.backends]\nnothing = nothing\n")
+            subprocess.run([self.python, "-m", "compileall", "-q", self.site / "nothing.py"], check=True)
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """The bytes of each distribution, without and with byte code."""
+        found = {}
+        for each in importlib.metadata.distributions(path=[str(self.site)]):
+            paths = [Path(str(each.locate_file(name))) for name in each.files or ()]
+            present = [(path, path.stat().st_size) for path in paths if path.is_file()]
+            plain = sum(size for path, size in present if path.suffix != ".pyc")
+            found[each.metadata["Name"]] = plain, sum(size for _, size in present)
+        return found
+
+
+class Measure(NamedTuple):
+    seconds: float
+    memory: int
+    requests: int
+    exchanges: int
+    answers: list[str]
+
+
+@dataclasses.dataclass
+class Course:
+    """What the contestants run on: the stand-in services, a fake az, and homes."""
+
+    services: Services
+    folder: Path
+    pat: str = dataclasses.field(repr=False)
+
+    def environ(self, home: Path, situation: str) -> dict[str, str]:
+        home.mkdir(parents=True, exist_ok=True)
+        environ = self.services.environ(home)
+        given = situation == "PAT given"
+        environ["PATH"] = os.pathsep.join([*([] if given else [str(self.folder)]), "/usr/bin", "/bin"])
+        if given:
+            environ["AZURE_DEVOPS_EXT_PAT"] = environ["ARTIFACTS_KEYRING_NOFUSS_TOKEN"] = self.pat
+            environ["ARTIFACTS_KEYRING_NOFUSS_PROVIDER"] = "env_var"  # not beyond it, to what is not here
+        return environ
+
+    def run(self, who: Contestant, home: Path, situation: str, *command: str) -> Measure:
+        self.services.forget()
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", STOPWATCH, who.python, *command],
+            env=self.environ(home, situation),
+            cwd=home,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+        )
+        seconds, memory, _ = done.stderr.split()[-3:]
+        return Measure(float(seconds), int(memory), *self.asked(), done.stdout.split())
+
+    def asked(self) -> tuple[int, int]:
+        """How many requests the services saw, and how many of them were exchanges."""
+        exchanges = [each for each in self.services.seen(method="POST") if each.host.startswith("vssps.")]
+        return len(self.services.seen()), len(exchanges)
+
+    def get(self, who: Contestant, home: Path, situation: str) -> Measure:
+        program = str(who.folder / "bin" / "keyring")
+        return self.run(who, home, situation, program, "get", FEED, "VssSessionToken")
+
+    def good(self, answers: Sequence[str]) -> bool:
+        """Whether every answer opens the feed, or is the one that is always the same."""
+        live = filter(None, map(self.services.live, answers))
+        opening = sum(map(self.services.organizations["contoso"].admits, live))
+        return bool(answers) and (opening == len(answers) or set(answers) == {"nothing"})
+
+    def home(self, who: Contestant, situation: str) -> Path:
+        """A home folder, which only a cold start finds empty."""
+        home = self.folder / f"home-{who.module}-{situation.replace(' ', '-')}"
+        if situation == "az, cold":
+            shutil.rmtree(home, ignore_errors=True)
+        return home
+
+
+SITUATIONS = ("PAT given", "session kept", "az, cold")
+
+
+@pytest.fixture
+def course(services: Services, tmp_path: Path) -> Course:
+    folder = tmp_path / "course"
+    ada = services.accounts["ada@contoso.example"]
+    fake_az(folder, services, ada)
+    for number in range(50):
+        services.organizations["contoso"].add_feed(f"feed{number}")
+    return Course(services, folder, services.mint_devops(ada, "contoso"))
+
+
+@pytest.fixture
+def contestants(tmp_path: Path) -> list[Contestant]:
+    made = [
+        Contestant("nothing", "nothing", tmp_path / "nothing", ["keyring", "urllib3"]),
+        Contestant("this", "keyrings_artifacts", tmp_path / "this", [str(Path(module.__file__).parent)]),
+        Contestant(
+            "keyrings.artifacts 1.0.2",
+            "keyrings_artifacts.artifacts",
+            tmp_path / "older",
+            ["keyrings.artifacts==1.0.2"],
+        ),
+        Contestant(
+            "artifacts-keyring-nofuss 1.3.3",
+            "artifacts_keyring_nofuss",
+            tmp_path / "nofuss",
+            ["artifacts-keyring-nofuss==1.3.3"],
+        ),
+    ]
+    for each in made:
+        each.install()
+    return made
+
+
+Cells = dict[str, str]  # by title of a contestant
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def ratio(part: Sequence[float], whole: Sequence[float]) -> str:
+    return f"{statistics.median(part) / statistics.median(whole):.2f}"
+
+
+def race(course: Course, contestants: Sequence[Contestant]) -> list[tuple[str, Cells]]:
+    """Rows for whole processes: all contestants take turns, in every round anew."""
+    heats = [(situation, latency) for situation in SITUATIONS for latency in LATENCIES]
+    found: dict[tuple[str, str, float], list[Measure]] = {}
+    for turn in range(ROUNDS + 1):
+        for situation, latency in heats:
+            for who in contestants:
+                home = course.home(who, situation)
+                course.services.latency = latency
+                measure = course.get(who, home, situation)
+                if turn:  # the round before the first fills stores, and the system's caches
+                    found.setdefault((who.title, situation, latency), []).append(measure)
+    course.services.latency = 0.0
+    rows = []
+    for situation, latency in heats:
+        cells = {}
+        for who in contestants:
+            mine, nothing = (found[title, situation, latency] for title in (who.title, "nothing"))
+            times = ratio([each.seconds for each in mine], [each.seconds for each in nothing])
+            good = all(course.good(each.answers) for each in mine)
+            cells[who.title] = f"{times} ({counted(mine[-1].requests, 'request')})" if good else "no answer"
+        rows.append((f"`keyring get`, {situation}, latency {latency * 1000:.0f} ms", cells))
+    memory = {}
+    for who in contestants:
+        mine, nothing = (found[title, "session kept", 0.0] for title in (who.title, "nothing"))
+        memory[who.title] = ratio([each.memory for each in mine], [each.memory for each in nothing])
+    return [*rows, ("peak memory, session kept", memory)]
+
+
+def imports(course: Course, contestants: Sequence[Contestant]) -> Cells:
+    """How long it takes to import each after `keyring.cli`, as a part of what that took."""
+    found: dict[str, list[float]] = {}
+    for _ in range(2 * ROUNDS + 2):
+        for who in contestants:
+            code = IMPORT.format(who.module)
+            done = course.run(who, course.folder / "home", "PAT given", "-c", code)
+            found.setdefault(who.title, []).append(float(done.answers[0]))
+    return {title: f"{statistics.median(times[2:]):.3f}" for title, times in found.items()}
+
+
+def many_feeds(course: Course, contestants: Sequence[Contestant], number: int) -> Cells:
+    """One process that asks for the feeds of one organization, one after the other, from cold."""
+    urls = [FEED.replace("pyfeed", f"feed{each}") for each in range(number)]
+    found: dict[str, list[Measure]] = {}
+    for _ in range(3):
+        for who in contestants:
+            home = course.home(who, "az, cold")
+            measure = course.run(who, home, "az, cold", "-c", MANY, *urls)
+            found.setdefault(who.title, []).append(measure)
+    cells = {}
+    for title, mine in found.items():
+        times = ratio([each.seconds for each in mine], [each.seconds for each in found["nothing"]])
+        good = all(course.good(each.answers) and len(each.answers) == number for each in mine)
+        cells[title] = f"{times} ({counted(mine[-1].exchanges, 'exchange')})" if good else "no answer"
+    return cells
+
+
+def at_once(course: Course, contestants: Sequence[Contestant], number: int) -> Cells:
+    """Processes that ask for one feed at the same time, from cold."""
+    cells = {}
+    for who in contestants:
+        environ = course.environ(course.home(who, "az, cold"), "az, cold")
+        course.services.forget()
+        running = [
+            subprocess.Popen(
+                [str(who.folder / "bin" / "keyring"), "get", FEED, "VssSessionToken"],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+            for _ in range(number)
+        ]
+        answers = [process.communicate(timeout=120)[0].strip() for process in running]
+        cells[who.title] = counted(course.asked()[1], "exchange") if course.good(answers) else "no answer"
+    return cells
+
+
+def sizes(contestants: Sequence[Contestant]) -> list[tuple[str, Cells]]:
+    """What each adds to an environment with keyring and urllib3: itself and what it depends on."""
+    base = contestants[0].sizes().keys()
+    plain, full = {}, {}
+    for who in contestants[1:]:
+        added = [size for name, size in who.sizes().items() if name not in base]
+        plain[who.title] = (
+            f"{sum(size for size, _ in added) / 1024:,.0f} KiB ({counted(len(added), 'package')})"
+        )
+        full[who.title] = f"{sum(size for _, size in added) / 1024:,.0f} KiB"
+    return [("installed beside keyring and urllib3", plain), ("the same with byte code", full)]
+
+
+def table(contestants: Sequence[Contestant], rows: Sequence[tuple[str, Cells]]) -> str:
+    """The rows in Markdown; whoever could not be installed is told of below, and has no figures."""
+    titles = [who.title for who in contestants]
+    lines = [["", *titles]] + [[name, *(cells.get(title, "") for title in titles)] for name, cells in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles) + 1)]
+    lines.insert(1, ["-" * width for width in widths])
+    text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+    return "\n".join([*text, *(f"{who.title}: {who.trouble}" for who in contestants if who.trouble)])
+
+
+@pytest.mark.benchmark
+def test_speed(course: Course, contestants: list[Contestant], capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the table of README's section on speed; what is counted is held, and no time is."""
+    able = [who for who in contestants if not who.trouble]
+    rows = race(course, able)
+    rows.append(("import after keyring.cli, as a part of its import", imports(course, able)))
+    rows += [
+        (f"{counted(number, 'feed')} of one organization", many_feeds(course, able, number))
+        for number in (1, 10, 50)
+    ]
+    rows += [(f"processes at once: {number}", at_once(course, able, number)) for number in (1, 8)]
+    rows += sizes(able)
+    with capsys.disabled():
+        print(f"\n{table(contestants, rows)}")
+    counts = [re.sub(r".*\((.*)\)", r"\1", cells["this"]) for _, cells in rows]
+    assert counts[:6] == ["0 requests"] * 4 + ["2 requests"] * 2
+    assert counts[8:13] == ["1 exchange"] * 5
 
 
 # ----------------------------------------------------------------------------------------------
