@@ -3250,9 +3250,10 @@ def _pool(request: Request) -> Any:
         return urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=request.pin)
     if request.direct:
         return urllib3.PoolManager()
+    trust = _trust(*map(os.environ.get, _TRUSTED))
     proxy = proxy_for(host)
     if not proxy:
-        return urllib3.PoolManager(ssl_context=_trust())
+        return urllib3.PoolManager(ssl_context=trust)
     parts = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
     headers = None
     if parts.auth:
@@ -3260,10 +3261,7 @@ def _pool(request: Request) -> Any:
         headers = {"Proxy-Authorization": f"Basic {pair}"}
     try:
         return urllib3.ProxyManager(
-            parts._replace(auth=None).url,
-            proxy_headers=headers,
-            ssl_context=_trust(),
-            proxy_ssl_context=_trust(),
+            parts._replace(auth=None).url, proxy_headers=headers, ssl_context=trust, proxy_ssl_context=trust
         )
     except urllib3.exceptions.ProxySchemeUnknown:
         raise NetworkError(
@@ -3296,12 +3294,15 @@ def route(host: str) -> tuple[str, str, bool]:
     return shown(authority, 80), by, importlib.util.find_spec("truststore") is not None
 
 
-def _trust() -> Any:
-    """Return the TLS context: the system's store, and the files that the environment adds."""
+_TRUSTED: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+
+
+@lru_cache(maxsize=1)  # reading a system's store takes longer than all else that a request does here
+def _trust(file: str | None, folder: str | None, *more: str | None) -> Any:
+    """Return the TLS context: the system's store, and what the values of _TRUSTED add."""
     import ssl
 
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        path = os.environ.get(name)
+    for name, path in zip(_TRUSTED, (file, folder)):
         if path and not any(map(os.path.exists, path.split(os.pathsep))):
             raise NetworkError(f"{name} names {shown(path)}, which does not exist.", passing=False)
     try:
@@ -3310,9 +3311,8 @@ def _trust() -> Any:
         context = ssl.create_default_context()
     else:
         context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    named = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"))
-    for path in dict.fromkeys(path for path in named if path):
-        if path != os.environ.get("SSL_CERT_FILE"):
+    for path in dict.fromkeys(path for path in more if path):
+        if path != file:
             place = {"capath" if os.path.isdir(path) else "cafile": path}
             try:
                 context.load_verify_locations(**place)
