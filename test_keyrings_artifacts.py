@@ -9037,7 +9037,7 @@ def test_what_is_at_hand_loads_nothing_heavy(machine: Machine, found: str) -> No
     assert bool(answer) == bool(changes["LOOK_UP"])
 
 
-ROUNDS = 5
+ROUNDS = 9  # about three minutes
 LATENCIES = (0.0, 0.04)
 NOTHING = """
 from keyring.backend import KeyringBackend
@@ -9224,7 +9224,8 @@ def counted(number: int, what: str) -> str:
 
 
 def ratio(part: Sequence[float], whole: Sequence[float]) -> str:
-    return f"{statistics.median(part) / statistics.median(whole):.2f}"
+    """The median of what was measured round by round: a machine is not as fast in every one."""
+    return f"{statistics.median(one / other for one, other in zip(part, whole)):.2f}"
 
 
 def race(course: Course, contestants: Sequence[Contestant]) -> list[tuple[str, Cells]]:
