@@ -3136,12 +3136,11 @@ def run(command: Sequence[str], seconds: float) -> Completed:
     for reader in readers:
         reader.start()
     try:
-        process.wait(seconds)
-    except BaseException as error:
-        process.kill() if windows else os.killpg(process.pid, signal.SIGKILL)
+        within(seconds, process.wait)  # whose own time-out looks 20 times a second
+    except BaseException:
+        with suppress(ProcessLookupError):  # it has ended just now
+            process.kill() if windows else os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise TimeoutError from None
         raise
     for reader in readers:  # a child that goes on may hold a pipe open
         reader.join(1.0)
