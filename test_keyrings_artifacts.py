@@ -8598,6 +8598,7 @@ COMMANDS = {
     "'.[test]' && .venv/bin/python test_keyrings_artifacts.py": CI_RUN,
     "python3 -m venv .venv && .venv/bin/python -m pip install -q -U pip && .venv/bin/pip install -q -e "
     "'.[test]' && .venv/bin/python -m pytest": CI_RUN,
+    ".venv/bin/python -m pytest -m benchmark": "not run: it takes minutes, and measures",
     # Spoken of
     **dict.fromkeys(
         ("az devops", "docker build", "keyring del", "keyring set", "pip install", "uv publish"), NAMED
@@ -9197,7 +9198,7 @@ def course(services: Services, tmp_path: Path) -> Course:
 def contestants(tmp_path: Path) -> list[Contestant]:
     made = [
         Contestant("nothing", "nothing", tmp_path / "nothing", ["keyring", "urllib3"]),
-        Contestant("this", "keyrings_artifacts", tmp_path / "this", [str(Path(module.__file__).parent)]),
+        Contestant("this", "keyrings_artifacts", tmp_path / "this", [str(SOURCE)]),
         Contestant(
             "keyrings.artifacts 1.0.2",
             "keyrings_artifacts.artifacts",
@@ -9249,7 +9250,7 @@ def race(course: Course, contestants: Sequence[Contestant]) -> list[tuple[str, C
             times = ratio([each.seconds for each in mine], [each.seconds for each in nothing])
             good = all(course.good(each.answers) for each in mine)
             cells[who.title] = f"{times} ({counted(mine[-1].requests, 'request')})" if good else "no answer"
-        rows.append((f"`keyring get`, {situation}, latency {latency * 1000:.0f} ms", cells))
+        rows.append((f"keyring get, {situation}, latency {latency * 1000:.0f} ms", cells))
     memory = {}
     for who in contestants:
         mine, nothing = (found[title, "session kept", 0.0] for title in (who.title, "nothing"))
@@ -9321,7 +9322,7 @@ def sizes(contestants: Sequence[Contestant]) -> list[tuple[str, Cells]]:
     return [("installed beside keyring and urllib3", plain), ("the same with byte code", full)]
 
 
-def table(contestants: Sequence[Contestant], rows: Sequence[tuple[str, Cells]]) -> str:
+def speed_table(contestants: Sequence[Contestant], rows: Sequence[tuple[str, Cells]]) -> str:
     """The rows in Markdown; whoever could not be installed is told of below, and has no figures."""
     titles = [who.title for who in contestants]
     lines = [["", *titles]] + [[name, *(cells.get(title, "") for title in titles)] for name, cells in rows]
@@ -9344,7 +9345,7 @@ def test_speed(course: Course, contestants: list[Contestant], capsys: pytest.Cap
     rows += [(f"processes at once: {number}", at_once(course, able, number)) for number in (1, 8)]
     rows += sizes(able)
     with capsys.disabled():
-        print(f"\n{table(contestants, rows)}")
+        print(f"\n{speed_table(contestants, rows)}")
     counts = [re.sub(r".*\((.*)\)", r"\1", cells["this"]) for _, cells in rows]
     assert counts[:6] == ["0 requests"] * 4 + ["2 requests"] * 2
     assert counts[8:13] == ["1 exchange"] * 5
