@@ -143,6 +143,25 @@ LADDER: Final = ("pat", "session", "entra")
 # --- values ----------------------------------------------------------------------------------
 
 
+if TYPE_CHECKING:
+    from dataclasses import dataclass as record
+else:
+
+    def record(kind):
+        """Give a class the constructor of a dataclass, without the time that generating one takes."""
+        names = kind.__annotations__.keys()
+        needed = names - vars(kind).keys()
+
+        def make(self, *given, **named):
+            named.update(zip(names, given))
+            if not needed <= named.keys() <= names:
+                raise TypeError(f"{kind.__name__}: missing, or too many: {named.keys() ^ needed}")
+            vars(self).update(named)
+
+        kind.__init__ = make
+        return kind
+
+
 class Feed(NamedTuple):
     """A feed as one caller spelled it; `organization` is the key of everything kept for it."""
 
@@ -251,7 +270,8 @@ class Bearer(Value):
     ours: bool = False  # from a sign-in through this module, which renews it
 
 
-class Device(NamedTuple):
+@record
+class Device:
     """The request to poll with, and what the person has to do meanwhile. Times in seconds."""
 
     poll: Request  # which holds the device code
@@ -1480,7 +1500,8 @@ def arc_request(source: str, request: Request, response: Response, world: World)
 # --- people's tools ---------------------------------------------------------------------------
 
 
-class Tool(NamedTuple):
+@record
+class Tool:
     """A program that signs people in and hands out their tokens."""
 
     source: str
@@ -1720,7 +1741,8 @@ def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: 
     return f"{base}/oauth2/v2.0/authorize?{urlencode(query)}"
 
 
-class Page(NamedTuple):
+@record
+class Page:
     """What a browser is shown, and the answer it brought."""
 
     status: int
@@ -2629,23 +2651,7 @@ def is_store(backend: KeyringBackend) -> bool:
 # --- effects ----------------------------------------------------------------------------------
 
 
-if TYPE_CHECKING:
-    from dataclasses import dataclass as effects
-else:
-
-    def effects(kind):
-        """Give a class the constructor of a dataclass, without the time that generating one takes."""
-
-        def make(self, **given):
-            if given.keys() != kind.__annotations__.keys():
-                raise TypeError(f"missing, or too many: {given.keys() ^ kind.__annotations__.keys()}")
-            vars(self).update(given)
-
-        kind.__init__ = make
-        return kind
-
-
-@effects
+@record
 class World:
     """Every effect there is. `real_world` makes the real ones; tests make others."""
 
