@@ -42,11 +42,11 @@ import os
 import re
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, urlsplit
 
 from keyring.backend import KeyringBackend, get_all_keyring
@@ -143,25 +143,6 @@ LADDER: Final = ("pat", "session", "entra")
 # --- values ----------------------------------------------------------------------------------
 
 
-if TYPE_CHECKING:
-    from dataclasses import dataclass as record
-else:
-
-    def record(kind):
-        """Give a class the constructor of a dataclass, without the time that generating one takes."""
-        names = kind.__annotations__.keys()
-        needed = names - vars(kind).keys()
-
-        def make(self, *given, **named):
-            named.update(zip(names, given))
-            if not needed <= named.keys() <= names:
-                raise TypeError(f"{kind.__name__}: missing, or too many: {named.keys() ^ needed}")
-            vars(self).update(named)
-
-        kind.__init__ = make
-        return kind
-
-
 class Feed(NamedTuple):
     """A feed as one caller spelled it; `organization` is the key of everything kept for it."""
 
@@ -212,16 +193,10 @@ class Settings(NamedTuple):
 
 
 class Value:
-    """What the dataclasses here have in common, written once: to generate it for each slows the import."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    """What is equal where its fields are; written once, as generating it for each class slows the import."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
-
-    def __repr__(self) -> str:
-        told = (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)
-        return f"{type(self).__qualname__}({', '.join(told)})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,8 +245,7 @@ class Bearer(Value):
     ours: bool = False  # from a sign-in through this module, which renews it
 
 
-@record
-class Device:
+class Device(NamedTuple):
     """The request to poll with, and what the person has to do meanwhile. Times in seconds."""
 
     poll: Request  # which holds the device code
@@ -1500,8 +1474,7 @@ def arc_request(source: str, request: Request, response: Response, world: World)
 # --- people's tools ---------------------------------------------------------------------------
 
 
-@record
-class Tool:
+class Tool(NamedTuple):
     """A program that signs people in and hands out their tokens."""
 
     source: str
@@ -1741,8 +1714,7 @@ def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: 
     return f"{base}/oauth2/v2.0/authorize?{urlencode(query)}"
 
 
-@record
-class Page:
+class Page(NamedTuple):
     """What a browser is shown, and the answer it brought."""
 
     status: int
@@ -2651,8 +2623,7 @@ def is_store(backend: KeyringBackend) -> bool:
 # --- effects ----------------------------------------------------------------------------------
 
 
-@record
-class World:
+class World(SimpleNamespace):
     """Every effect there is. `real_world` makes the real ones; tests make others."""
 
     environ: Mapping[str, str]
