@@ -5312,7 +5312,7 @@ def test_one_process_asks_once_whoever_asks_in_it(machine: Machine) -> None:
         "for _ in range(4):\n"
         "    print(k.ArtifactsKeyringBackend().get_password(sys.argv[1], 'x'))"
     )
-    home = {"HOME": "/nonexistent", "XDG_DATA_HOME": "/dev/null/x"}
+    home = {"HOME": os.devnull, "XDG_DATA_HOME": f"{os.devnull}/x"}
     done = machine.run(sys.executable, "-c", code, FEED, **home)
     assert len(set(done.stdout.split())) == 1
     assert asked(machine) == COLD
