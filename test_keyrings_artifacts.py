@@ -126,6 +126,10 @@ class Reply(NamedTuple):
     body: bytes = b""
     reason: str = ""
     drip: float = 0.0  # seconds between two bytes of the body
+    drips_head: bool = False  # and of the headers too
+    wait: float = 0.0  # seconds before the answer
+    repeat: int = 1  # how often the body is sent
+    chunked: bool = False  # in chunks, and without its length
 
 
 class Tunnel(NamedTuple):
@@ -138,6 +142,66 @@ class Tunnel(NamedTuple):
 
 Handler = Callable[["Services", Recorded], Reply]
 Fault = Callable[[Recorded], Optional[Reply]]
+
+
+# --- Secrets ----------------------------------------------------------------------------------
+
+# By these a person, a pipeline or a platform gives a secret.
+GIVEN_SECRETS = re.compile(
+    r"AZURE_DEVOPS_EXT_PAT|AZURE_CLIENT_SECRET|AZURE_CLIENT_CERTIFICATE_PASSWORD|servicePrincipalKey|idToken|"
+    r"SYSTEM_ACCESSTOKEN|\w+_ACCESSTOKEN|\w*_ENDPOINTS"
+)
+# The same, for what `az` may need itself.
+NEEDED_SECRETS = ("IDENTITY_HEADER", "MSI_SECRET", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+SENT_SECRETS = ("code", "code_verifier", "device_code", "refresh_token", "client_secret", "client_assertion")
+SENT_HEADERS = ("authorization", "x-identity-header", "secret")
+
+
+class Secrets:
+    """All that is secret, and of which kind it is; a search for it tells kinds and no values."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, str] = {}  # by what no text may hold of a secret
+
+    def add(self, kind: str, value: str) -> str:
+        """Note a secret, and return it.  Of a few characters, it would be found everywhere.
+
+        Its beginning counts for all of it, as a text may be cut.  That of a JWT is no secret.
+        """
+        parts = value.split(".")
+        telling = parts[1:] if len(parts) == 3 and value.startswith("eyJ") else [value]
+        for part in telling if len(value) >= 12 else ():
+            self.kinds.setdefault(part[:40], kind)
+        return value
+
+    def given(self, environ: Mapping[str, str]) -> None:
+        """Note what an environment gives outright."""
+        for name, value in environ.items():
+            if name in NEEDED_SECRETS:
+                self.add("needed", value)
+            elif GIVEN_SECRETS.fullmatch(name):
+                inside = (
+                    re.findall(r'"password": "([^"]*)"', value) if name.endswith("_ENDPOINTS") else [value]
+                )
+                for each in inside:
+                    self.add("given", each)
+
+    def sent(self, request: Recorded) -> None:
+        """Note what a service was told."""
+        form = request.form if b"=" in request.body[:4096] else {}
+        for name in SENT_SECRETS:
+            self.add(name, form.get(name, ""))
+        for name in SENT_HEADERS:
+            self.add(name, request.headers.get(name, "").rpartition(" ")[2])
+        self.add("password", presented(request)[1])
+
+    def found(self, text: str, *passed_over: str) -> list[str]:
+        """The kinds of the secrets in a text."""
+        kinds = {kind for part, kind in list(self.kinds.items()) if part in text}
+        return sorted(kinds - set(passed_over))
+
+
+MADE = Secrets()  # in this process, for whatever test
 
 
 # --- People, organizations, feeds -------------------------------------------------------------
@@ -306,6 +370,9 @@ class Services:
         self.folder = folder
         self.clock = 0.0
         self.lock = threading.RLock()
+        self.secrets = Secrets()
+        self.sent = 0  # bytes of bodies that clients took
+        self.closing = threading.Event()
         self.requests: list[Recorded] = []
         self.tunnels: list[Tunnel] = []
         self.mishaps: list[str] = []  # errors in the stand-in itself
@@ -356,6 +423,7 @@ class Services:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.closing.set()
         servers = (self.proxy, self.secure, *self.more)
         for server in servers:
             server.stop()
@@ -448,6 +516,7 @@ class Services:
         account = Account(upn, tenant, kind, **attributes)
         if kind == "app" and not account.secret:
             account.secret = secrets.token_urlsafe(30)
+        self.secrets.add("client secret", account.secret)
         self.accounts[upn] = account
         for name in member_of:
             self.organizations[name].members.add(upn)
@@ -487,7 +556,7 @@ class Services:
     def _keep(self, token: Token) -> str:
         with self.lock:
             self.tokens[token.value] = token
-        return token.value
+        return self.secrets.add(token.kind, token.value)
 
     def live(self, value: str) -> Token | None:
         """The token of that value, unless unknown, revoked or expired."""
@@ -524,6 +593,7 @@ class Services:
         return reply
 
     def record(self, request: Recorded, status: int) -> None:
+        self.secrets.sent(request)
         with self.lock:
             self.requests.append(dataclasses.replace(request, status=status))
 
@@ -569,14 +639,15 @@ def base64url(data: bytes) -> str:
 def jwt(claims: Mapping[str, Any]) -> str:
     """A token with the right shape; its signature is noise, as nobody may rely on it."""
     header = {"typ": "JWT", "alg": "RS256", "kid": "stand-in"}
-    parts = [json.dumps(part).encode() for part in (header, claims)]
-    return ".".join(base64url(part) for part in (*parts, secrets.token_bytes(64)))
+    unlike = {"jti": secrets.token_hex(16), **claims}  # from its first characters on
+    parts = [json.dumps(part).encode() for part in (header, unlike)]
+    return MADE.add("JWT", ".".join(base64url(part) for part in (*parts, secrets.token_bytes(64))))
 
 
 def pat() -> str:
     """84 characters, with the marker by which secret scanners know it."""
     letters = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(80))
-    return letters[:76] + "AZDO" + letters[76:]
+    return MADE.add("PAT", letters[:76] + "AZDO" + letters[76:])
 
 
 def entra_claims(account: Account, tenant: str, audience: str, issued: int, expires: int) -> dict[str, Any]:
@@ -588,7 +659,6 @@ def entra_claims(account: Account, tenant: str, audience: str, issued: int, expi
         "exp": expires,
         "tid": tenant,
         "oid": account.object_id,
-        "jti": secrets.token_hex(8),  # two tokens of one second must differ
     }
     if account.kind == "app":
         own = {"idtyp": "app", "roles": ["Feeds"], "sub": account.object_id}
@@ -1180,7 +1250,7 @@ def authorize(services: Services, tenant: str, query: Mapping[str, str]) -> Repl
     if error or where is None:
         text = f"AADSTS50000: the sign-in ended with {error}."
         return deliver(query, {"error": error, "error_description": text, **state})
-    code = "1.A" + secrets.token_urlsafe(60)
+    code = services.secrets.add("authorization code", "1.A" + secrets.token_urlsafe(60))
     expires = services.now() + CODE_LIFETIME
     kept = (query["client_id"], redirect, query["code_challenge"], query["scope"])
     services.codes[code] = Code(account, where, *kept, expires)
@@ -1221,13 +1291,14 @@ def token_reply(services: Services, account: Account, tenant: str, client: str, 
         "access_token": services.mint_entra(account, tenant),
     }
     if "offline_access" in scope.split():
-        refresh = "1.A" + secrets.token_urlsafe(700)
+        refresh = services.secrets.add("refresh token", "1.A" + secrets.token_urlsafe(700))
         account.refresh_tokens[refresh] = services.now()
         value["refresh_token"] = refresh
     if "openid" in scope.split():
         issuer = f"https://login.microsoftonline.com/{tenant}/v2.0"
         claims = {"aud": client, "iss": issuer, "tid": tenant, "oid": account.object_id}
-        value["id_token"] = jwt({**claims, "preferred_username": account.upn})
+        own = jwt({**claims, "preferred_username": account.upn})
+        value["id_token"] = services.secrets.add("id token", own)
     return json_reply(value)
 
 
@@ -1259,7 +1330,7 @@ def device_code(services: Services, tenant: str, form: Mapping[str, str]) -> Rep
     objection = client_objection(services, form) or scope_objection(form.get("scope", ""))
     if objection is not None:
         return objection
-    secret = "DAQABIQEAAA" + secrets.token_urlsafe(60)
+    secret = services.secrets.add("device code", "DAQABIQEAAA" + secrets.token_urlsafe(60))
     user_code = "".join(secrets.choice("BCDFGHJKLMNPQRSTVWXZ23456789") for _ in range(9))
     expires = services.now() + services.device_lifetime
     kept = (form["client_id"], tenant, form["scope"], expires, services.device_interval)
@@ -1535,10 +1606,10 @@ def federated_token(
     services: Services, issuer: str, subject: str, audience: str = FEDERATED_AUDIENCE, lifetime: float = HOUR
 ) -> str:
     """A token that an issuer outside of Entra signed, as a cluster mounts it into a container."""
-    claims = {"iss": issuer, "sub": subject, "aud": audience, "jti": str(uuid.uuid4())}
+    claims = {"iss": issuer, "sub": subject, "aud": audience}
     token = jwt({**claims, "exp": int(services.now() + lifetime)})
     services.assertions.add(token)
-    return token
+    return services.secrets.add("assertion", token)
 
 
 @dataclasses.dataclass(eq=False)
@@ -1716,7 +1787,7 @@ def arc(services: Services, request: Recorded) -> Reply:
 def arc_challenge(services: Services) -> Reply:
     """Write a key where the agent does, and say where that is."""
     own, name = services.identities, f"{uuid.uuid4()}.key"
-    key = secrets.token_hex(32)
+    key = services.secrets.add("key of Arc", secrets.token_hex(32))
     own.keys.add(key)
     folder = services.folder / "azcmagent" / "tokens"
     folder.mkdir(parents=True, exist_ok=True)
@@ -1929,14 +2000,19 @@ class Door(http.server.BaseHTTPRequestHandler):
                 return bytes(body)
 
     def write(self, reply: Reply) -> None:
+        services = self.server.services
+        if reply.wait:
+            services.closing.wait(reply.wait)
         if reply.status == 0:
             self.close_connection = True
             return
         reason = reply.reason or self.responses.get(reply.status, ("",))[0]
-        headers = [("Date", self.date_time_string(int(self.server.services.now())))]
+        headers = [("Date", self.date_time_string(int(services.now())))]
         headers.extend(reply.headers)
-        if reply.status not in (204, 304):
-            headers.append(("Content-Length", str(len(reply.body))))
+        if reply.chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+        elif reply.status not in (204, 304):
+            headers.append(("Content-Length", str(reply.repeat * len(reply.body))))
         if self.close_connection:
             headers.append(("Connection", "close"))
         lines = [f"HTTP/1.1 {reply.status} {reason}"]
@@ -1944,12 +2020,23 @@ class Door(http.server.BaseHTTPRequestHandler):
         head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
         body = b"" if self.command == "HEAD" or reply.status in (204, 304) else reply.body
         if not reply.drip:
-            self.wfile.write(head + body)
+            self.wfile.write(head if reply.repeat > 1 or reply.chunked else head + body)
+            self.pour(reply, body)
             return
-        self.wfile.write(head)
-        for each in body:
-            time.sleep(reply.drip)
+        if not reply.drips_head:
+            self.wfile.write(head)
+        for each in head + body if reply.drips_head else body:
+            if services.closing.wait(reply.drip):
+                return
             self.wfile.write(bytes([each]))
+
+    def pour(self, reply: Reply, body: bytes) -> None:
+        """Write a body again and again, and count what the client took."""
+        for _ in range(reply.repeat if reply.repeat > 1 or reply.chunked else 0):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) if reply.chunked else body)
+            self.server.services.sent += len(body)
+        if reply.chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
 
 class ProxyDoor(Door):
@@ -2131,10 +2218,20 @@ def fake_helper(home: Path, services: Services, account: Account, socket_is_ther
 
 
 # Run by every Python of a machine as it starts.  Whatever would leave loopback is written down and
-# kept from happening; no cloud is found by what this computer happens to be; the clock, the modules
-# and the files of an Arc agent are what and where a test wants them.
+# kept from happening, and so is whatever program is started; no cloud is found by what this computer
+# happens to be; the clock, the modules and the files of an Arc agent are what and where a test wants them.
 WATCH = """
 import builtins, io, os, sys, time
+
+def note(command, environ):
+    import json
+    words = [command] if isinstance(command, (str, bytes, os.PathLike)) else list(command)
+    environ = os.environ if environ is None else environ
+    told = [[os.fsdecode(word) for word in words], {os.fsdecode(k): os.fsdecode(environ[k]) for k in environ}]
+    path = os.environ["STAND_IN_CHILDREN"]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, (json.dumps(told) + "\\n").encode())
+    os.close(descriptor)
 
 def watch(event, arguments):
     looked_up = event in ("socket.getaddrinfo", "socket.gethostbyname")
@@ -2147,6 +2244,8 @@ def watch(event, arguments):
             os.write(descriptor, (host + "\\n").encode())
             os.close(descriptor)
             raise OSError(101, "Network is unreachable")
+    if event in ("subprocess.Popen", "os.exec", "os.posix_spawn") and "STAND_IN_CHILDREN" in os.environ:
+        note(arguments[1], arguments[3 if event == "subprocess.Popen" else 2])
     if event == "open" and str(arguments[0]).startswith("/sys/class/dmi/"):
         raise FileNotFoundError(2, "No such file or directory", arguments[0])
 
@@ -5058,6 +5157,13 @@ class Machine:
     home: Path
     environ: dict[str, str]
     folder: Path  # programs of this machine alone, first on PATH
+    said: list[tuple[str, str]] = dataclasses.field(default_factory=list, repr=False)  # by programs
+    screens: list[Terminal] = dataclasses.field(default_factory=list, repr=False)
+
+    def note(self, environ: Mapping[str, str], stdout: str | None, stderr: str | None) -> None:
+        """Remember what a program of this machine was given and has said."""
+        self.services.secrets.given(environ)
+        self.said += [("stdout", unanswered(self.services.secrets, stdout or "")), ("stderr", stderr or "")]
 
     def run(self, *command: str, status: Any = 0, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run a program; without a terminal, and with nothing to read."""
@@ -5071,6 +5177,7 @@ class Machine:
             timeout=120,
             start_new_session=True,
         )
+        self.note({**self.environ, **changes}, done.stdout, done.stderr)
         shown = hushed(self.services, done.stderr)
         assert status in (None, done.returncode), f"{command}: {done.returncode}\n{shown}"
         return done
@@ -5117,22 +5224,88 @@ class Machine:
         log = Path(self.environ["STAND_IN_LOG"])
         return log.read_text().split() if log.exists() else []
 
+    def children(self) -> list[tuple[list[str], dict[str, str]]]:
+        """Command line and environment of every program that a Python of this machine has started."""
+        log = Path(self.environ["STAND_IN_CHILDREN"])
+        return [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def leaks(self) -> list[str]:
+        """Where a secret lies that should be nowhere, and of which kind it is."""
+        found = self.services.secrets.found
+        texts = [*self.said, *(("terminal", each.screen) for each in self.screens)]
+        log = Path(self.environ["KEYRINGS_ARTIFACTS_LOGFILE"])
+        texts.append(("log", log.read_text(errors="replace") if log.exists() else ""))
+        for command, environ in self.children():
+            texts.append(("command line", "\n".join(command)))
+            if os.path.basename(command[0]) in OUR_CHILDREN:
+                texts.append(("environment of a child", "\n".join(environ.values())))
+        kinds = {(place, kind) for place, text in texts for kind in found(text)}
+        kinds -= {("environment of a child", "needed")}
+        for place in (self.home, self.home.parent / "tmp"):
+            for path in place.rglob("*"):
+                if path.is_file() and not path.is_symlink() and path.name != "small-keyring.json":
+                    kept = ("session",) if self.is_session(path) else ()
+                    name = path.relative_to(self.home.parent)
+                    kinds |= {(str(name), kind) for kind in found(path.read_bytes().decode("latin-1"), *kept)}
+        return sorted(f"{place}: {kind}" for place, kind in kinds)
+
+    def is_session(self, path: Path) -> bool:
+        """Whether a file may hold a token that opens packages for a day."""
+        return path.parent.name == "keyrings_artifacts" and path.stat().st_mode & 0o777 == 0o600
+
+
+# Programs that the module itself starts.
+OUR_CHILDREN = ("az", "azd", "pwsh", "powershell", "browser", "ado-auth-helper")
+
+
+def unanswered(known: Secrets, stdout: str) -> str:
+    """What a program printed besides its answers: lines of nothing but tokens, and keyring's own JSON."""
+    answers = ("entra", "pat", "session", "given", "needed", "password", "authorization")
+    return "\n".join(
+        line
+        for line in stdout.splitlines()
+        if not line.startswith('{"username": ')
+        and not all(known.found(word) and not known.found(word, *answers) for word in line.split())
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """In this process, that is; each machine looks for itself."""
+    caplog.set_level("DEBUG", "keyrings_artifacts")
+    yield
+    for phase in ("setup", "call"):
+        for entry in caplog.get_records(phase):
+            assert MADE.found(entry.getMessage() + str(entry.exc_info)) == []
+
 
 @pytest.fixture
 def machine(services: Services, tmp_path: Path) -> Iterator[Machine]:
-    """A machine without az, desktop, keyring or anything else, none of which gets past loopback."""
+    """A machine without az, desktop, keyring or anything else, none of which gets past loopback.
+
+    Whatever was secret is looked for afterwards in all that its programs have said and left behind.
+    """
+    made = set_up(services, tmp_path)
+    yield made
+    assert made.strays() == []
+    assert made.leaks() == []
+
+
+def set_up(services: Services, tmp_path: Path) -> Machine:
     home, folder = tmp_path / "home", tmp_path / "bin"
-    home.mkdir()
-    (tmp_path / "site").mkdir()
+    for path in (home, tmp_path / "site", tmp_path / "tmp"):
+        path.mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WATCH)
     environ = services.environ(home)
     environ["PATH"] = os.pathsep.join([str(folder), str(BIN), "/usr/bin", "/bin"])
     environ.update({k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")})
     environ["PYTHONPATH"] = str(tmp_path / "site")
     environ["STAND_IN_LOG"] = str(tmp_path / "strays")
-    made = Machine(services, home, environ, folder)
-    yield made
-    assert made.strays() == []
+    environ["STAND_IN_CHILDREN"] = str(tmp_path / "children")
+    environ["TMPDIR"] = str(tmp_path / "tmp")
+    environ["KEYRINGS_ARTIFACTS_LOGLEVEL"] = "DEBUG"
+    environ["KEYRINGS_ARTIFACTS_LOGFILE"] = str(tmp_path / "keyrings_artifacts.log")
+    return Machine(services, home, environ, folder)
 
 
 def opens(machine: Machine, token: str, organization: str = "contoso") -> bool:
@@ -5149,6 +5322,60 @@ def asked(machine: Machine) -> list[str]:
 
 
 COLD = ["GET pkgs.dev.azure.com", "POST vssps.dev.azure.com"]
+
+
+PLANT = """
+import os, pathlib, subprocess, sys
+secret = pathlib.Path(os.environ["HOME"], "..", "secret").read_text()
+print("the token is", secret, "today")
+print(secret, flush=True)  # an answer
+print(secret[:60], file=sys.stderr)
+pathlib.Path(os.environ["HOME"], "note.txt").write_text(f"x{secret}x")
+pathlib.Path(os.environ["TMPDIR"], "draft").write_text(secret)
+with open(os.environ["KEYRINGS_ARTIFACTS_LOGFILE"], "a") as log:
+    log.write(secret)
+environ = {**os.environ, "X": secret}
+subprocess.run(["true", "--token=" + secret])
+subprocess.run([os.environ["AZ"]], env=environ)
+os.execve("/bin/true", ["true", secret], environ)
+"""
+
+
+@pytest.mark.parametrize("kind", ["entra", "pat"])
+def test_what_looks_for_secrets_finds_them(machine: Machine, kind: str) -> None:
+    """In each place where one may get to; and says where, and of which kind it is, and no more."""
+    machine.az()
+    ada = machine.services.accounts["ada@contoso.example"]
+    mint = machine.services.mint_devops
+    secret = machine.services.mint_entra(ada) if kind == "entra" else mint(ada, "contoso")
+    beside(machine, "secret", secret)
+    machine.run(sys.executable, "-c", PLANT, AZ=str(machine.folder / "az"), status=None)
+    places = ["command line", "environment of a child", "home/note.txt", "log", "stderr", "stdout"]
+    places.append("tmp/draft")
+    if kind == "entra":  # the beginning of a JWT, which is no secret
+        places.remove("stderr")
+    assert machine.leaks() == [f"{place}: {kind}" for place in places]
+    assert (secret in machine.said[0][1], len(machine.said[0][1].splitlines())) == (True, 1)
+    machine.said.clear()
+    for path in (machine.home / "note.txt", machine.home.parent / "tmp" / "draft"):
+        path.unlink()
+    for name in ("STAND_IN_CHILDREN", "KEYRINGS_ARTIFACTS_LOGFILE"):
+        Path(machine.environ[name]).unlink()
+
+
+def test_what_is_given_to_the_services_counts_as_secret() -> None:
+    found = Secrets()
+    pair = base64.b64encode(b"me:password-in-the-header").decode()
+    headers = {"authorization": f"Basic {pair}", "x-identity-header": "header-of-the-platform"}
+    body = urlencode({"code_verifier": "verifier-of-the-sign-in", "state": "state-of-the-sign-in"}).encode()
+    found.sent(Recorded("https", "host", "POST", "/", {}, headers, body))
+    found.given({"AZURE_CLIENT_SECRET": "secret-of-the-client", "MSI_SECRET": "secret-of-the-platform"})
+    entry = '{"password": "password-of-a-feed"}'
+    found.given({"VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": entry, "HOME": "/home/someone"})
+    said = f"{pair[:50]} password-in-the-header header-of-the-platform verifier-of-the-sign-in state"
+    assert found.found(said) == ["authorization", "code_verifier", "password", "x-identity-header"]
+    assert found.found("secret-of-the-client secret-of-the-platform") == ["given", "needed"]
+    assert found.found("password-of-a-feed /home/someone given") == ["given"]
 
 
 def test_a_given_pat_is_printed_without_a_network_and_kept_nowhere(machine: Machine) -> None:
@@ -5390,7 +5617,8 @@ def set_password(
 ) -> subprocess.CompletedProcess[str]:
     """`keyring set`, which reads the password from standard input."""
     needs_a_newer_program()
-    return subprocess.run(
+    machine.services.secrets.add("password", password)
+    done = subprocess.run(
         [str(BIN / "keyring"), "set", service, "me"],
         env={**machine.environ, **changes},
         input=password,
@@ -5399,6 +5627,8 @@ def set_password(
         timeout=60,
         start_new_session=True,
     )
+    machine.note({**machine.environ, **changes}, done.stdout, done.stderr)
+    return done
 
 
 def test_other_services_go_on_to_the_next_keyring(machine: Machine) -> None:
@@ -6038,6 +6268,8 @@ class Terminal:
             text=True,
         )
         os.close(theirs)
+        self.machine = machine
+        machine.screens.append(self)
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self) -> None:
@@ -6055,7 +6287,8 @@ class Terminal:
 
     def end(self) -> tuple[int, str]:
         """Return exit status and standard output."""
-        output, _ = self.process.communicate(timeout=60)
+        output, errors = self.process.communicate(timeout=60)
+        self.machine.note({}, output, errors)
         return self.process.returncode, output
 
     def said(self) -> list[str]:
@@ -6158,6 +6391,8 @@ def in_parallel(
         for url in urls
     ]
     answers = [process.communicate(timeout=120) for process in processes]
+    for answer in answers:
+        machine.note({**machine.environ, **changes}, *answer)
     assert [errors for _, errors in answers if errors] == []
     assert [process.returncode for process in processes] == [0] * len(urls)
     return [output.strip() for output, _ in answers]
@@ -6246,6 +6481,7 @@ def test_when_a_person_turns_it_down_the_others_do_not_ask_again(machine: Machin
         for _ in range(3)
     ]
     said = sorted(process.communicate(timeout=60)[1] for process in processes)
+    machine.note({}, "", "".join(said))
     assert len(opened(machine)) == 1
     came_to_nothing = (
         "keyrings.artifacts: The sign-in to organization 'contoso' that was waited for came to nothing: "
@@ -7903,17 +8139,18 @@ def test_a_helper_that_others_may_write_is_not_run(machine: Machine, mode: int) 
 
 # Variables of the tools before this one, one row each.
 
+GIVEN = "given-outright-by-a-variable"
 CURRENT, EARLIER = "ARTIFACTS_CREDENTIALPROVIDER_", "NUGET_CREDENTIALPROVIDER_"
 GIVEN_ENDPOINTS = json.dumps(
-    {"endpointCredentials": [{"endpoint": FEED, "username": "u", "password": "given"}]}
+    {"endpointCredentials": [{"endpoint": FEED, "username": "u", "password": GIVEN}]}
 )
 OUTRIGHT = [
-    {"AZURE_DEVOPS_EXT_PAT": "given"},
-    {"SYSTEM_ACCESSTOKEN": "given", "SYSTEM_COLLECTIONURI": "https://dev.azure.com/contoso/"},
+    {"AZURE_DEVOPS_EXT_PAT": GIVEN},
+    {"SYSTEM_ACCESSTOKEN": GIVEN, "SYSTEM_COLLECTIONURI": "https://dev.azure.com/contoso/"},
     {CURRENT + "EXTERNAL_FEED_ENDPOINTS": GIVEN_ENDPOINTS},
     {"VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": GIVEN_ENDPOINTS},
-    {CURRENT + "URI_PREFIXES": FEED[:30], CURRENT + "ACCESSTOKEN": "given"},
-    {"VSS_NUGET_URI_PREFIXES": FEED[:34], "VSS_NUGET_ACCESSTOKEN": "given"},
+    {CURRENT + "URI_PREFIXES": FEED[:30], CURRENT + "ACCESSTOKEN": GIVEN},
+    {"VSS_NUGET_URI_PREFIXES": FEED[:34], "VSS_NUGET_ACCESSTOKEN": GIVEN},
 ]
 
 
@@ -7922,7 +8159,7 @@ def test_earlier_variables_that_give_a_credential(worker: Machine, environ: dict
     """They come before any identity."""
     prefixes = {name: FEED.partition("_pack")[0] for name in environ if "PREFIXES" in name}
     found = worker.get(**with_secret(worker), **{**environ, **prefixes})
-    assert found == "given"
+    assert found == GIVEN
     assert asked(worker) == []
     assert worker.files() == []
 
