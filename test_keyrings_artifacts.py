@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -25,6 +26,7 @@ import html
 import http.server
 import importlib.metadata
 import io
+import itertools
 import json
 import logging
 import os
@@ -45,9 +47,10 @@ import time
 import traceback
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pytest
@@ -140,6 +143,7 @@ class Tunnel(NamedTuple):
     status: int
 
 
+T = TypeVar("T")
 Handler = Callable[["Services", Recorded], Reply]
 Fault = Callable[[Recorded], Optional[Reply]]
 
@@ -5523,7 +5527,7 @@ def test_every_way_to_ask_is_answered(machine: Machine) -> None:
     code = (
         "import keyring, sys\n"
         "found = keyring.get_credential(sys.argv[1], None)\n"
-        "print(found.username, found.password)\n"
+        "print(found.username, found.password, sep='\\n')\n"
         "print(keyring.get_password(sys.argv[1], '__token__'))\n"
         "print(keyring.get_credential(sys.argv[1], '').username)"
     )
@@ -9586,6 +9590,419 @@ def test_speed(course: Course, contestants: list[Contestant], capsys: pytest.Cap
     counts = [re.sub(r".*\((.*)\)", r"\1", cells["this"]) for _, cells in rows]
     assert counts[:6] == ["0 requests"] * 4 + ["2 requests"] * 2
     assert counts[8:13] == ["1 exchange"] * 5
+
+
+# --- faults, end to end -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def lane(folder: Path) -> Iterator[Machine]:
+    """A machine with services of its own, for what goes on beside others; searched as `machine` is."""
+    (folder / "services").mkdir(parents=True)
+    with Services(folder / "services") as running:
+        made = set_up(running, folder)
+        yield made
+        assert made.strays() == []
+        assert made.leaks() == []
+
+
+def side_by_side(folder: Path, jobs: Mapping[str, Callable[[Machine], T]], at_once: int = 6) -> dict[str, T]:
+    """What each job returns, in a lane of its own; some at once, as they mostly wait."""
+
+    def work(pair: tuple[int, Callable[[Machine], T]]) -> T:
+        with lane(folder / f"lane-{pair[0]}") as machine:
+            return pair[1](machine)
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        return dict(zip(jobs, pool.map(work, enumerate(jobs.values()))))
+
+
+class Outcome(NamedTuple):
+    """How a program ended that looked a password up, or signed out."""
+
+    status: int
+    stdout: str
+    said: list[str]  # lines, without what every notice begins with
+    seconds: float
+
+    @property
+    def sentence(self) -> str:
+        """The one line that was said where nothing was printed and nothing else happened."""
+        failed = self.status == 1 and self.stdout == "" and len(self.said) == 1 and self.seconds < 60
+        return self.said[0] if failed else f"not one sentence: {self.status} {self.said} {self.seconds:.0f} s"
+
+
+def notices(text: str) -> list[str]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [line[len("keyrings.artifacts: ") :] if line.startswith("keyrings.a") else line for line in lines]
+
+
+def look_up(machine: Machine, **changes: str) -> Outcome:
+    began = time.monotonic()
+    done = machine.keyring("get", FEED, "me", status=None, **changes)
+    return Outcome(done.returncode, done.stdout, notices(done.stderr), time.monotonic() - began)
+
+
+def look_up_at_a_terminal(machine: Machine, **changes: str) -> Outcome:
+    """The person enters every code at once; the line that tells it is left out."""
+    machine.services.device_auto_approve_after_polls = 0
+    machine.services.device_interval = 1.0
+    began = time.monotonic()
+    terminal = Terminal(machine, *KEYRING_GET, hides_stderr=False, **changes)
+    status, output = terminal.end()
+    said = [line for line in notices("\n".join(terminal.said())) if not line.startswith("To sign in to")]
+    return Outcome(status, output, said, time.monotonic() - began)
+
+
+def sign_out(machine: Machine, **changes: str) -> Outcome:
+    began = time.monotonic()
+    done = machine.keyring("del", FEED, "me", status=None, **changes)
+    return Outcome(done.returncode, done.stdout, notices(done.stderr), time.monotonic() - began)
+
+
+class Step(NamedTuple):
+    """A request on the way to a password."""
+
+    before: Callable[[Machine], dict[str, str]]
+    host: str
+    path: str
+    says: str = ""  # the beginning of what is said where it never works; empty where it is not needed
+    form: str = ""  # part of the body
+    act: Callable[..., Outcome] = look_up
+
+
+def with_az(machine: Machine) -> dict[str, str]:
+    machine.az()
+    return {}
+
+
+def with_az_and(kind: str) -> Callable[[Machine], dict[str, str]]:
+    return lambda machine: {**with_az(machine), "KEYRINGS_ARTIFACTS_TOKEN_TYPE": kind}
+
+
+def with_browser(machine: Machine) -> dict[str, str]:
+    open_browser(machine)
+    return {}
+
+
+def signed_in_before(machine: Machine) -> dict[str, str]:
+    """The session is over, and the refresh token is not."""
+    environ = {**with_browser(machine), **plug_in(machine, "small_keyring", SMALL_KEYRING)}
+    machine.services.revoke(machine.get(**environ))
+    return {**environ, **later(machine, 70)}
+
+
+def an_hour_ago(machine: Machine) -> dict[str, str]:
+    machine.get(**with_az(machine))
+    return later(machine, 70)
+
+
+def with_a_pat(machine: Machine) -> dict[str, str]:
+    environ = {**with_az_and("pat")(machine), **plug_in(machine, "small_keyring", SMALL_KEYRING)}
+    machine.get(**environ)
+    return environ
+
+
+def impatient(machine: Machine) -> dict[str, str]:
+    return {TIMEOUT: "4"}
+
+
+def with_an_identity(machine: Machine) -> dict[str, str]:
+    machine.services.identities.system = robot(machine)
+    return on_app_service(machine)
+
+
+ENTRA_HOST, TOKEN_HOST = "login.microsoftonline.com", "vssps.dev.azure.com"
+STEPS = {
+    "discovery": Step(with_az, "pkgs.dev.azure.com", "/simple/", "pkgs.dev.azure.com "),
+    "session": Step(with_az, TOKEN_HOST, "/SessionTokens", "vssps.dev.azure.com "),
+    "PAT": Step(with_az_and("pat"), TOKEN_HOST, "/pats", "vssps.dev.azure.com "),
+    "check": Step(with_az_and("entra"), "pkgs.dev.azure.com", "/simple/", "pkgs.dev.azure.com "),
+    "code": Step(with_browser, ENTRA_HOST, "/token", "login.microsoftonline.com "),
+    "refresh": Step(signed_in_before, ENTRA_HOST, "/token", "login.microsoftonline.com "),
+    "device code": Step(
+        impatient, ENTRA_HOST, "/devicecode", "login.microsoftonline.com ", act=look_up_at_a_terminal
+    ),
+    "device polls": Step(
+        impatient, ENTRA_HOST, "/token", "Nobody signed in to organization", act=look_up_at_a_terminal
+    ),
+    "stored": Step(an_hour_ago, "pkgs.dev.azure.com", "/simple/"),
+    "identity": Step(with_an_identity, "127.0.0.1", "/MSI/token", "managed_identity: 127.0.0.1:"),
+    "issuer": Step(
+        on_github, "pipelines.actions.githubusercontent.com", "/idtoken", "workload_identity: pipelines."
+    ),
+    "secret": Step(with_secret, ENTRA_HOST, "/token", "login.microsoftonline.com "),
+    "revocation": Step(with_a_pat, TOKEN_HOST, "/pats", act=sign_out),
+}
+JSON_BODY = json.dumps({"access_token": "a" * 80, "token": "b" * 80, "value": "c" * 80}).encode()
+FAULTS = {
+    "503": Reply(503),
+    "502": Reply(502, body=b"<html>Bad gateway</html>"),
+    "500": Reply(500),
+    "429": Reply(429, [("Retry-After", "1")]),
+    "429 for a day": Reply(429, [("Retry-After", "86400")]),
+    "a drop": Reply(0),
+    "no answer": Reply(0, wait=300),
+    "a drip of headers": Reply(200, [JSON_TYPE], JSON_BODY, drip=1, drips_head=True),
+    "a drip of a body": Reply(200, [JSON_TYPE], JSON_BODY, drip=1),
+}
+
+
+def suffer(step: Step, faults: Iterable[Reply]) -> Callable[[Machine], Outcome]:
+    """A job that comes to a step, at which these are the first answers."""
+    left, turn = iter(faults), threading.Lock()
+
+    def strike(request: Recorded) -> Reply | None:
+        if request.host != step.host or step.path not in request.path:
+            return None
+        if step is STEPS["check"] and "authorization" not in request.headers:
+            return None
+        with turn:
+            return next(left, None)
+
+    def job(machine: Machine) -> Outcome:
+        environ = step.before(machine)
+        machine.services.faults.append(strike)
+        outcome = step.act(machine, **environ)
+        if step.act is not sign_out:
+            return outcome._replace(stdout="a token" if opens(machine, outcome.stdout.strip()) else "")
+        pats = [token for token in machine.services.tokens.values() if token.kind == "pat"]
+        return outcome._replace(stdout="revoked" if all(each.revoked for each in pats) else "")
+
+    return job
+
+
+PASSING = {"503, 500": ["503", "500"], "a drop, 502": ["a drop", "502"], "429": ["429"]}
+
+
+@pytest.mark.parametrize("names", PASSING.values(), ids=PASSING)
+def test_a_fault_that_passes_is_passed_over(tmp_path: Path, names: Sequence[str]) -> None:
+    jobs = {name: suffer(step, [FAULTS[each] for each in names]) for name, step in STEPS.items()}
+    for name, outcome in side_by_side(tmp_path, jobs).items():
+        signed_out = ["Signed out of organization 'contoso'. Nothing else of it is left here."]
+        said, printed = (signed_out, "revoked") if name == "revocation" else ([], "a token")
+        assert (name, outcome.status, outcome.said, outcome.stdout) == (name, 0, said, printed)
+        assert outcome.seconds < 30, name
+
+
+def require_one_sentence(outcomes: Mapping[str, Outcome]) -> None:
+    """Where a step never works, that is said within a minute; what is kept serves without."""
+    for name, outcome in outcomes.items():
+        step = name.partition(": ")[0]
+        if step == "stored":
+            assert (name, outcome.status, outcome.said, outcome.stdout) == (name, 0, [], "a token")
+        elif step == "revocation":
+            assert (name, outcome.status, outcome.stdout) == (name, 0, "")
+            assert "could not be revoked" in outcome.said[0]
+        else:
+            assert (name, outcome.sentence[: len(STEPS[step].says)]) == (name, STEPS[step].says)
+            assert "Traceback" not in outcome.sentence
+        assert outcome.seconds < 60, name
+
+
+@pytest.mark.parametrize("name", ["503", "429 for a day", "a drop"])
+def test_a_fault_that_stays_is_one_sentence(tmp_path: Path, name: str) -> None:
+    jobs = {each: suffer(step, itertools.repeat(FAULTS[name])) for each, step in STEPS.items()}
+    require_one_sentence(side_by_side(tmp_path, jobs, 13 if "429" in name else 6))
+
+
+HANGS = ["discovery", "session", "code", "refresh", "device code", "device polls", "stored", "identity"]
+HANGS += ["secret", "revocation"]
+SLOW = [
+    *((step, "no answer") for step in HANGS),
+    *((step, "a drip of headers") for step in ("discovery", "session", "identity")),
+    *((step, "a drip of a body") for step in ("session", "secret", "identity", "issuer")),
+]
+
+
+def test_what_hangs_or_drips_is_given_up_within_a_minute(tmp_path: Path) -> None:
+    """Once, it is passed over; for ever, it is one sentence.  All at once, as all of them wait."""
+    never = FAULTS["no answer"]
+    once = {f"{name}: once": suffer(STEPS[name], [never]) for name in ("session", "refresh", "secret")}
+    ever = {f"{step}: {name}": suffer(STEPS[step], itertools.repeat(FAULTS[name])) for step, name in SLOW}
+    outcomes = side_by_side(tmp_path, {**ever, **once}, len(once) + len(ever))
+    for name in once:
+        found = outcomes.pop(name)
+        assert (name, found.status, found.said, found.stdout) == (name, 0, [], "a token")
+        assert 10 < found.seconds < 40
+    require_one_sentence(outcomes)
+
+
+# Answers of any size.
+
+PEAK = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(status)
+"""
+MEGABYTE = 1 << 20
+
+
+def endless(megabytes: int, status: int = 200, chunked: bool = False) -> Reply:
+    return Reply(status, [JSON_TYPE], b"{" * MEGABYTE, repeat=megabytes, chunked=chunked)
+
+
+def bomb() -> Reply:
+    """250 MB that fit into what is read of an answer."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = b"".join([packer.compress(b" " * MEGABYTE) for _ in range(250)]) + packer.flush()
+    assert len(packed) < module.MAX_BODY
+    return Reply(200, [JSON_TYPE, ("Content-Encoding", "gzip")], packed)
+
+
+@pytest.mark.parametrize("step", ["discovery", "session"])
+@pytest.mark.parametrize("form", ["chunks", "length", "gzip"])
+def test_an_answer_of_250_mb_is_not_read(machine: Machine, step: str, form: str) -> None:
+    machine.az()
+    reply = bomb() if form == "gzip" else endless(250, chunked=form == "chunks")
+    if step == "discovery":  # which reads no body at all
+        contoso = machine.services.organizations["contoso"]
+        reply = reply._replace(status=401, headers=[*reply.headers, *challenge(contoso).headers])
+    place = STEPS[step]
+    machine.services.faults.append(fault(reply, 9, place.host, place.path))
+    done = machine.run(sys.executable, "-c", PEAK, *KEYRING_GET, status=None)
+    *said, peak = notices(done.stderr)
+    assert int(peak) < 150 * 1024  # KB
+    assert machine.services.sent < 3 * 20 * MEGABYTE  # three tries, and what sockets hold
+    if step == "discovery":
+        assert (said, opens(machine, done.stdout.strip())) == ([], True)
+    else:
+        (sentence,) = said
+        trouble = "answered without a token" if form == "gzip" else "could not be reached (OSError)"
+        assert sentence.startswith(f"vssps.dev.azure.com {trouble}")
+
+
+def test_an_index_of_60_mb_stays_where_it_is(machine: Machine) -> None:
+    machine.services.faults.append(fault(endless(60), path_contains="/simple/"))
+    assert look_up(machine)[:3] == (1, "", [])  # a public feed
+    assert machine.services.sent < 20 * MEGABYTE
+
+
+# Answers that are not what they should be.
+
+
+def session_of_ada(machine: Machine) -> bytes:
+    ada = machine.services.accounts["ada@contoso.example"]
+    token = machine.services.mint_devops(ada, "contoso", "session")
+    return json.dumps({"token": token}).encode()
+
+
+SIGN_IN_PAGE = b"<html><title>Sign in to your account</title></html>"
+REFUSED_ADA = "azure_cli: organization 'contoso' does not accept account ada@contoso.example"
+WITHOUT = "vssps.dev.azure.com answered without a token"
+ODD: dict[str, tuple[int, Sequence[tuple[str, str]], Callable[[Machine], bytes], str]] = {
+    "BOM": (200, [JSON_TYPE], lambda machine: b"\xef\xbb\xbf" + session_of_ada(machine), ""),
+    "of another type": (200, [("Content-Type", "text/plain")], session_of_ada, ""),
+    "of no type": (200, [], session_of_ada, ""),
+    "203": (203, [JSON_TYPE], session_of_ada, REFUSED_ADA),
+    "302": (302, [JSON_TYPE, ("Location", "https://evil.example/")], session_of_ada, REFUSED_ADA),
+    "sign-in page": (200, [("Content-Type", "text/html")], lambda machine: SIGN_IN_PAGE, WITHOUT),
+    "nothing": (204, [], lambda machine: b"", WITHOUT),
+    "cut": (200, [JSON_TYPE], lambda machine: session_of_ada(machine)[:-2], WITHOUT),
+    "UTF-16": (200, [JSON_TYPE], lambda machine: session_of_ada(machine).decode().encode("utf-16"), WITHOUT),
+    "a list": (200, [JSON_TYPE], lambda machine: b"[" + session_of_ada(machine) + b"]", WITHOUT),
+    "an object for a token": (200, [JSON_TYPE], lambda machine: b'{"token": {"token": "x"}}', WITHOUT),
+    "two lines": (200, [JSON_TYPE], lambda machine: b'{"token": "good\\nHost: evil.example"}', WITHOUT),
+}
+
+
+@pytest.mark.parametrize(("status", "headers", "body", "said"), ODD.values(), ids=ODD)
+def test_an_odd_answer_to_the_exchange(
+    machine: Machine,
+    status: int,
+    headers: Sequence[tuple[str, str]],
+    body: Callable[[Machine], bytes],
+    said: str,
+) -> None:
+    machine.az()
+    reply = Reply(status, headers, body(machine))
+    machine.services.faults.append(fault(reply, path_contains="/SessionTokens"))
+    outcome = look_up(machine)
+    if said:
+        assert outcome.sentence[: len(said)] == said
+    else:
+        assert opens(machine, outcome.stdout.strip())
+    assert not machine.services.seen(host="evil.example")
+
+
+# Proxies.
+
+
+@contextlib.contextmanager
+def raw_server(answer: bytes, holds: bool = False) -> Iterator[int]:
+    """A port that answers everybody with some bytes, and then hangs up or holds on."""
+    server, held = socket.create_server(("127.0.0.1", 0)), []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                held.append(connection)
+                with contextlib.suppress(OSError):
+                    connection.recv(4096)
+                    connection.sendall(answer)
+                    if not holds:
+                        connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        for each in (server, *held):
+            each.close()
+
+
+NOT_LET_THROUGH = "The proxy did not let us through to pkgs.dev.azure.com: check HTTPS_PROXY, "
+NOT_REACHED = r"pkgs.dev.azure.com could not be reached \(\w+\): check the network and HTTPS_PROXY, "
+NOT_ANSWERED = "pkgs.dev.azure.com did not answer within 10 seconds: check the network and HTTPS_PROXY, "
+PROXIES = {
+    "closed": ("http", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", False, NOT_LET_THROUGH),
+    "no gateway": ("http", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", False, NOT_LET_THROUGH),
+    "drops": ("http", b"", False, NOT_REACHED),
+    "garbage": ("http", b"\x00\xff\x1b[2J garbage\r\n\r\n", False, NOT_REACHED),
+    "hangs": ("http", b"", True, NOT_ANSWERED),
+    "not TLS": ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", False, NOT_LET_THROUGH),
+    "drops after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\n", False, NOT_REACHED),
+    "garbage after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\ngarbage", False, NOT_REACHED),
+    "of another kind": ("socks5", b"", False, "The proxy .* is of a kind .* HTTPS_PROXY"),
+}
+
+
+@pytest.mark.parametrize(("scheme", "answer", "holds", "said"), PROXIES.values(), ids=PROXIES)
+def test_a_proxy_that_does_not_work(
+    machine: Machine, scheme: str, answer: bytes, holds: bool, said: str
+) -> None:
+    with raw_server(answer, holds) as port:
+        url = f"{scheme}://me:password-of-the-proxy@127.0.0.1:{port}"
+        machine.services.secrets.add("password of the proxy", "password-of-the-proxy")
+        sentence = look_up(machine, HTTPS_PROXY=url, https_proxy=url).sentence
+    assert re.match(said, sentence), sentence
+
+
+def test_a_proxy_that_speaks_tls_unasked(machine: Machine) -> None:
+    url = f"http://127.0.0.1:{machine.services.tls_port}"
+    assert re.match(NOT_REACHED, look_up(machine, HTTPS_PROXY=url, https_proxy=url).sentence)
+
+
+def test_no_proxy_leads_past_the_proxy(machine: Machine) -> None:
+    """To the address that the name has, which is ours here."""
+    names = machine.home.parent / "names"
+    names.mkdir()
+    port = machine.services.tls_port
+    (names / "sitecustomize.py").write_text(
+        "import socket\n"
+        f"ours = [(socket.AF_INET, socket.SOCK_STREAM, 6, '', ('127.0.0.1', {port}))]\n"
+        "real = socket.getaddrinfo\n"
+        "socket.getaddrinfo = lambda host, port, *more: ours if port == 443 else real(host, port, *more)\n"
+    )
+    machine.az()
+    dead = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    outcome = look_up(machine, **dead, NO_PROXY="dev.azure.com", PYTHONPATH=str(names))
+    assert opens(machine, outcome.stdout.strip())
+    assert not machine.services.tunnels
 
 
 # ----------------------------------------------------------------------------------------------
