@@ -3140,8 +3140,13 @@ def unreachable(request: Request, cause: object) -> NetworkError:
     )
 
 
-def distrusted(host: str, cause: object) -> NetworkError:
-    """Return the error for a host whose certificate was refused."""
+def distrusted(request: Request, cause: object) -> NetworkError:
+    """Return the error for a TLS connection that failed, be it for the host's certificate or not."""
+    import ssl
+
+    host = authority_of(request.url)
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError):
+        return unreachable(request, cause)  # garbage, or an end in the midst of it
     if re.search("not yet valid|has expired", str(cause)):
         text = f"The certificate of {host} is not valid at this time: check the clock of this machine."
         return NetworkError(text, passing=False)
@@ -3175,7 +3180,7 @@ def send(request: Request, seconds: float) -> Response:
             "password where it wants them, and NO_PROXY."
         ) from None
     except errors.SSLError as error:
-        raise distrusted(host, error) from None
+        raise distrusted(request, error.args[0]) from None
     except (TimeoutError, errors.TimeoutError):
         raise NetworkError(
             f"{host} did not answer within {seconds:.0f} seconds: check the network and "
