@@ -51,6 +51,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
+from unittest import mock
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pytest
@@ -3405,6 +3406,11 @@ def test_expiry_is_the_earliest_known(token: str, valid_to: object, epoch: float
         (1, "Fri, 31 Dec 9999 23:59:59 GMT", 5.0),
         (1, "Fri, 99 Dec 2026", 0.4),
         (1, "nan", 0.4),
+        (1, "inf", 0.4),
+        (1, "99999999999", 5.0),
+        (1, "1e999", 0.4),
+        (1, "\x1b[2J", 0.4),
+        (1, "", 0.4),
         (2, "0", 0.0),
     ],
 )
@@ -9815,12 +9821,20 @@ SLOW = [
 ]
 
 
+def behind_a_proxy_that_hangs(machine: Machine) -> Outcome:
+    with raw_server(b"", holds=True) as port:
+        return look_up(machine, **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://127.0.0.1:{port}"))
+
+
 def test_what_hangs_or_drips_is_given_up_within_a_minute(tmp_path: Path) -> None:
     """Once, it is passed over; for ever, it is one sentence.  All at once, as all of them wait."""
     never = FAULTS["no answer"]
     once = {f"{name}: once": suffer(STEPS[name], [never]) for name in ("session", "refresh", "secret")}
     ever = {f"{step}: {name}": suffer(STEPS[step], itertools.repeat(FAULTS[name])) for step, name in SLOW}
-    outcomes = side_by_side(tmp_path, {**ever, **once}, len(once) + len(ever))
+    jobs = {**ever, **once, "proxy": behind_a_proxy_that_hangs}
+    outcomes = side_by_side(tmp_path, jobs, len(jobs))
+    said = outcomes.pop("proxy").sentence
+    assert said.startswith("pkgs.dev.azure.com did not answer within 10 seconds: check the network and HTTPS")
     for name in once:
         found = outcomes.pop(name)
         assert (name, found.status, found.said, found.stdout) == (name, 0, [], "a token")
@@ -9957,25 +9971,21 @@ def raw_server(answer: bytes, holds: bool = False) -> Iterator[int]:
 
 NOT_LET_THROUGH = "The proxy did not let us through to pkgs.dev.azure.com: check HTTPS_PROXY, "
 NOT_REACHED = r"pkgs.dev.azure.com could not be reached \(\w+\): check the network and HTTPS_PROXY, "
-NOT_ANSWERED = "pkgs.dev.azure.com did not answer within 10 seconds: check the network and HTTPS_PROXY, "
 PROXIES = {
-    "closed": ("http", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", False, NOT_LET_THROUGH),
-    "no gateway": ("http", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", False, NOT_LET_THROUGH),
-    "drops": ("http", b"", False, NOT_REACHED),
-    "garbage": ("http", b"\x00\xff\x1b[2J garbage\r\n\r\n", False, NOT_REACHED),
-    "hangs": ("http", b"", True, NOT_ANSWERED),
-    "not TLS": ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", False, NOT_LET_THROUGH),
-    "drops after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\n", False, NOT_REACHED),
-    "garbage after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\ngarbage", False, NOT_REACHED),
-    "of another kind": ("socks5", b"", False, "The proxy .* is of a kind .* HTTPS_PROXY"),
+    "closed": ("http", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", NOT_LET_THROUGH),
+    "no gateway": ("http", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", NOT_LET_THROUGH),
+    "drops": ("http", b"", NOT_REACHED),
+    "garbage": ("http", b"\x00\xff\x1b[2J garbage\r\n\r\n", NOT_REACHED),
+    "not TLS": ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", NOT_LET_THROUGH),
+    "drops after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\n", NOT_REACHED),
+    "garbage after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\ngarbage", NOT_REACHED),
+    "of another kind": ("socks5", b"", "The proxy .* is of a kind .* HTTPS_PROXY"),
 }
 
 
-@pytest.mark.parametrize(("scheme", "answer", "holds", "said"), PROXIES.values(), ids=PROXIES)
-def test_a_proxy_that_does_not_work(
-    machine: Machine, scheme: str, answer: bytes, holds: bool, said: str
-) -> None:
-    with raw_server(answer, holds) as port:
+@pytest.mark.parametrize(("scheme", "answer", "said"), PROXIES.values(), ids=PROXIES)
+def test_a_proxy_that_does_not_work(machine: Machine, scheme: str, answer: bytes, said: str) -> None:
+    with raw_server(answer) as port:
         url = f"{scheme}://me:password-of-the-proxy@127.0.0.1:{port}"
         machine.services.secrets.add("password of the proxy", "password-of-the-proxy")
         sentence = look_up(machine, HTTPS_PROXY=url, https_proxy=url).sentence
@@ -10003,6 +10013,280 @@ def test_no_proxy_leads_past_the_proxy(machine: Machine) -> None:
     outcome = look_up(machine, **dead, NO_PROXY="dev.azure.com", PYTHONPATH=str(names))
     assert opens(machine, outcome.stdout.strip())
     assert not machine.services.tunnels
+
+
+# --- trust, end to end ------------------------------------------------------------------------
+
+EVIL = "https://evil.example/"
+HONEST = {"pkgs.dev.azure.com", "vssps.dev.azure.com", "login.microsoftonline.com", "127.0.0.1", "localhost"}
+HONEST |= {"pipelines.actions.githubusercontent.com"}
+
+
+def attacker(services: Services, request: Recorded) -> Reply:
+    """Whoever serves a host that is nobody's: takes all, and says what one would like to hear."""
+    token = {"access_token": "a" * 80, "token": "a" * 80, "refresh_token": "a" * 80, "expires_in": 3600}
+    return json_reply({**token, "value": "a" * 80, "patToken": token, "patTokenError": "none"})
+
+
+class Trick(NamedTuple):
+    """What somebody does who wants our secrets; and what is said, "" for an answer, `None` for either."""
+
+    play: Callable[[Machine, contextlib.ExitStack], dict[str, str]]
+    says: str | None = None  # as a regular expression
+    url: str = FEED
+    act: Callable[..., Outcome] = look_up
+
+
+def look_up_in_this_process(machine: Machine, **changes: str) -> Outcome:
+    """With `az`, real connections, and nothing else; a program takes ten times as long to start."""
+    token = machine.services.mint_entra(machine.services.accounts["ada@contoso.example"])
+    done = module.Completed(0, json.dumps({"accessToken": token}), "")
+    world = make_world(send=module.send, which=only_az, run=lambda *_: done, now=time.time)
+    with mock.patch.dict(os.environ, {**machine.environ, **changes}):
+        try:
+            answer = module.credential_for(parsed(), FEED, None, world)
+        except module.ArtifactsError as error:
+            return Outcome(1, "", [str(error)], 0)
+    return Outcome(0, answer.password if answer else "", [], 0)
+
+
+def discovered(
+    *headers: tuple[str, str], before: Callable[[Machine], dict[str, str]] = with_az
+) -> Callable[[Machine, contextlib.ExitStack], dict[str, str]]:
+    """The feed answers an anonymous request with these headers."""
+
+    def play(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+        reply = Reply(401, [*headers, ("X-VSS-E2EID", str(uuid.uuid4()))])
+
+        def tell(request: Recorded) -> Reply | None:
+            return reply if request.host == "pkgs.dev.azure.com" and not presented(request)[1] else None
+
+        machine.services.faults.append(tell)
+        return before(machine)
+
+    return play
+
+
+def answered(step: str, *replies: Reply) -> Callable[[Machine, contextlib.ExitStack], dict[str, str]]:
+    """A step of the way to a password is answered like that, the last one for ever."""
+
+    def play(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+        environ = STEPS[step].before(machine)
+        for reply in replies:
+            times = 99 if reply is replies[-1] else 1
+            machine.services.faults.append(fault(reply, times, STEPS[step].host, STEPS[step].path))
+        return environ
+
+    return play
+
+
+def once(step: str, reply: Reply) -> Callable[[Machine, contextlib.ExitStack], dict[str, str]]:
+    def play(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+        environ = STEPS[step].before(machine)
+        machine.services.faults.append(fault(reply, 1, STEPS[step].host, STEPS[step].path))
+        return environ
+
+    return play
+
+
+def refresh_answer(**changes: object) -> Callable[[Machine, contextlib.ExitStack], dict[str, str]]:
+    """Entra's answer to a refresh token, changed; its access token is a good one."""
+
+    def play(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+        environ = signed_in_before(machine)
+        token = machine.services.mint_entra(machine.services.accounts["ada@contoso.example"])
+        reply = json_reply({"access_token": token, "expires_in": 3600, **changes})
+        machine.services.faults.append(fault(reply, 1, ENTRA_HOST, "/token"))
+        return environ
+
+    return play
+
+
+def tampered(entry: str, **changes: object) -> Callable[[Machine, contextlib.ExitStack], dict[str, str]]:
+    """An hour after a sign-in in a browser, somebody has changed what the keyring has of it."""
+
+    def play(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+        environ = {**with_browser(machine), **plug_in(machine, "small_keyring", SMALL_KEYRING)}
+        machine.get(**environ)
+        path = machine.home / "small-keyring.json"
+        data = json.loads(path.read_text())
+        (key,) = [key for key in data if f"/{entry}/" in key]
+        data[key] = json.dumps({**json.loads(data[key]), **changes})
+        path.write_text(json.dumps(data))
+        return {**environ, **later(machine, 70)}
+
+    return play
+
+
+def strange_name(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+    name = "\x1b[2J\x1b]0;ada\x07\nkeyrings.artifacts: all is well"
+    machine.services.add_account(name, CONTOSO_TENANT)
+    machine.services.organizations["contoso"].never_signed_in.add(name)
+    machine.az(name)
+    return {}
+
+
+def strange_realm(path: str) -> Callable[[Machine, contextlib.ExitStack], dict[str, str]]:
+    def play(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+        machine.services.identities.system = robot(machine)
+        machine.services.identities.realm = path
+        return on_arc(machine)
+
+    return play
+
+
+def intercepted(machine: Machine, stack: contextlib.ExitStack) -> dict[str, str]:
+    """A proxy that ends TLS itself, with certificates of its own."""
+    folder = machine.home.parent / "interceptor"
+    folder.mkdir()
+    rogue = stack.enter_context(Services(folder))
+    stack.callback(lambda: require(not rogue.requests, "the interceptor was told something"))
+    return {**with_az(machine), **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), rogue.proxy_url)}
+
+
+def nothing_special(machine: Machine, _: contextlib.ExitStack) -> dict[str, str]:
+    return with_az(machine)
+
+
+def device(**changes: object) -> Reply:
+    page = "https://microsoft.com/devicelogin"
+    usual = {"device_code": "d" * 40, "user_code": "ABCD", "verification_uri": page}
+    return json_reply({**usual, "interval": 1, "expires_in": 4, **changes})
+
+
+def token_service_at(address: str) -> tuple[str, str]:
+    return ("X-VSS-AuthorizationEndpoint", address)
+
+
+CONTOSO_SERVICE, SIGN_IN_AT = "https://vssps.dev.azure.com/contoso/", "Bearer authorization_uri="
+NO_TOKEN_SERVICE = r"pkgs\.dev\.azure\.com named a token service that is not organization 'contoso' at Azure"
+NO_SIGN_IN = r"pkgs\.dev\.azure\.com named a sign-in address that is not Microsoft's"
+NO_SINGLE_TENANT = r"pkgs\.dev\.azure\.com named no single tenant for organization 'contoso'"
+NO_KEY = "managed_identity: the key file of Azure Arc cannot be read"
+NO_PAGE = r"device_code: the page to sign in on is not Microsoft's"
+HIDDEN_SERVICES = [
+    "https://vssps.dev.\u0430zure.com/contoso".encode().decode("latin-1"),
+    "https://vssps.dev.xn--zure-7cd.com/contoso",
+    "https://vssps%2edev.azure.com/contoso",
+    "https://vssps.dev.azure.com%2eevil.example/contoso",
+    "https://vssps.dev.azure.com:443@evil.example/contoso",
+    "https://vssps.dev.azure.com/contoso/../fabrikam",
+    "https://vssps.dev.azure.com/contoso%2f..%2ffabrikam",
+    "https://vssps.dev.azure.com//evil.example",
+    "https://evil.example/" + "contoso" * 1500,
+    "javascript:alert(1)//vssps.dev.azure.com",
+]
+REDIRECTS = [(status, "session") for status in (301, 302, 303, 307, 308)]
+MORE_STEPS = ("discovery", "code", "secret", "identity", "stored")
+REDIRECTS += [(status, step) for step in MORE_STEPS for status in (302, 307)]
+PAUSES = ("3600", "-1", "nan", "\x1b[2J")
+PAGES = [
+    "https://evil.example/device",
+    "javascript:alert(1)",
+    "https://microsoft.com.evil.example/",
+    "https://microsoft.com\x1b[2J/devicelogin",
+    "https://me@microsoft.com/devicelogin",
+]
+IMITATIONS = [
+    "https://pkgs.dev.azure.com@evil.example/contoso/_packaging/pyfeed/pypi/simple/",
+    "https://pkgs.dev.azure.com.evil.example/contoso/_packaging/pyfeed/pypi/simple/",
+    "https://evil.example\\@pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/simple/",
+    "http://pkgs.dev.azure.com/contoso/_packaging/pyfeed/pypi/simple/",
+    "https://pkgs.dev.azure.com:8443/contoso/_packaging/pyfeed/pypi/simple/",
+]
+STRANGE_ID = jwt({"upn": "\x1b[2J\nada"})
+HOSTILE = "x" * 40 + "\r\nHost: evil.example"
+REFRESHED_NOT = "browser: Entra did not accept the sign-in"  # which comes after
+TRICKS: dict[str, Trick] = {
+    **{
+        f"token service {address[:60]!a}": Trick(
+            discovered(token_service_at(address)), NO_TOKEN_SERVICE, act=look_up_in_this_process
+        )
+        for address in (*STRANGE_TOKEN_SERVICES, *HIDDEN_SERVICES)
+    },
+    "token service at another": Trick(discovered(token_service_at(EVIL + "contoso")), NO_TOKEN_SERVICE),
+    "two token services": Trick(
+        discovered(token_service_at(CONTOSO_SERVICE), token_service_at(EVIL + "contoso/")), NO_TOKEN_SERVICE
+    ),
+    **{
+        f"sign-in at {address[:60]!a}": Trick(
+            discovered(("WWW-Authenticate", f"{SIGN_IN_AT}{address}".format(TENANT)), before=with_browser),
+            NO_SIGN_IN,
+        )
+        for address in STRANGE_SIGN_INS
+    },
+    "a tenant that is a host": Trick(discovered(("X-VSS-ResourceTenant", "evil.example")), NO_SINGLE_TENANT),
+    "two tenants": Trick(
+        discovered(("X-VSS-ResourceTenant", CONTOSO_TENANT), ("X-VSS-ResourceTenant", FABRIKAM_TENANT)),
+        NO_SINGLE_TENANT,
+    ),
+    "another's tenant": Trick(
+        discovered(("X-VSS-ResourceTenant", FABRIKAM_TENANT)), "azure_cli: Entra wants a new sign-in"
+    ),
+    **{
+        f"redirect {status} at {step}": Trick(answered(step, Reply(status, [("Location", EVIL), JSON_TYPE])))
+        for status, step in REDIRECTS
+    },
+    **{
+        f"Retry-After {told!a}": Trick(once("session", Reply(503, [("Retry-After", told)])), "")
+        for told in PAUSES
+    },
+    **{
+        f"device page {page!a}": Trick(
+            answered("device code", device(verification_uri=page)), NO_PAGE, act=look_up_at_a_terminal
+        )
+        for page in PAGES
+    },
+    "device code with escapes": Trick(
+        answered("device code", device(user_code="\x1b[2JAB\x07CD\r\nopen evil")),
+        "device_code: the code expired",
+        act=look_up_at_a_terminal,
+    ),
+    "refresh answers a list": Trick(answered("refresh", json_reply(["x"])), REFRESHED_NOT),
+    "refresh answers a number": Trick(refresh_answer(access_token=5), ""),
+    "refresh answers two lines": Trick(refresh_answer(access_token=HOSTILE), ""),
+    "refresh token of two lines": Trick(refresh_answer(refresh_token=HOSTILE), ""),
+    "times that are none": Trick(refresh_answer(expires_in="1e999", expires_on={}), ""),
+    "id token with escapes": Trick(refresh_answer(id_token=STRANGE_ID, refresh_token="r" * 99), ""),
+    "a name with escapes": Trick(strange_name, r"azure_cli: account \[2J \]0;ada keyrings\.artifacts: "),
+    "key of Arc in /etc/passwd": Trick(strange_realm("/etc/passwd"), NO_KEY),
+    "key of Arc by dots": Trick(strange_realm(f"{ARC_FOLDER}/../../../../etc/passwd"), NO_KEY),
+    "key of Arc on a share": Trick(strange_realm("\\\\evil.example\\share\\x.key"), NO_KEY),
+    "TLS interception": Trick(intercepted, r"The certificate of pkgs\.dev\.azure\.com is not trusted"),
+    "stored token of two lines": Trick(tampered("session", token=HOSTILE), ""),
+    "stored tenant of another": Trick(tampered("session", tenant=FABRIKAM_TENANT), ""),
+    "stored tenant that is a host": Trick(tampered("session", tenant="@evil.example/"), ""),
+    "stored kind that is none": Trick(tampered("session", kind="admin"), ""),
+    "stored times that are none": Trick(tampered("session", checked="soon", expires=[]), ""),
+    "stored refresh token of two lines": Trick(tampered("refresh", refresh_token=HOSTILE), ""),
+    "stored id of a PAT that is a path": Trick(tampered("session", pat_id="x#/../../evil?"), act=sign_out),
+    **{f"look-alike {url[:40]!a}": Trick(nothing_special, None, url) for url in IMITATIONS},
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS.values(), ids=TRICKS)
+def test_a_trick_gets_no_secret(machine: Machine, trick: Trick) -> None:
+    """Nobody is connected to but whom we trust, who learns nothing of what is another's."""
+    services = machine.services
+    services.handlers.append((".*", attacker))
+    with contextlib.ExitStack() as stack:
+        environ = trick.play(machine, stack)
+        if trick.url == FEED:
+            outcome = trick.act(machine, **environ)
+        else:
+            done = machine.keyring("get", trick.url, "me", status=1, **environ)
+            outcome = Outcome(1, done.stdout, notices(done.stderr), 0)
+            assert (done.stdout, asked(machine)) == ("", [])
+    assert {request.host for request in services.seen()} <= HONEST
+    assert {tunnel.target.partition(":")[0] for tunnel in services.tunnels} <= HONEST
+    assert not services.seen(host=TOKEN_HOST, path_contains="fabrikam")
+    assert all(line.isprintable() for line in outcome.said)
+    if trick.says == "":
+        assert (outcome.said, opens(machine, outcome.stdout.strip())) == ([], True)
+    elif trick.says is not None:
+        assert re.match(trick.says, outcome.sentence), outcome.sentence
+    else:
+        assert outcome.status == 0 or len(outcome.said) <= 1
 
 
 # ----------------------------------------------------------------------------------------------
