@@ -5250,7 +5250,7 @@ def read_a_device(answer: module.Response) -> None:
 
 
 def read_a_pause(answer: module.Response) -> None:
-    assert 0 <= module.retry_pause(2, answer, 0.5) <= module.MAX_RETRY_AFTER
+    assert 0 <= module.retry_pause(2, answer, 0.5, NOW) <= module.MAX_RETRY_AFTER
 
 
 READERS: dict[str, Callable[[module.Response], None]] = {
@@ -10539,6 +10539,117 @@ def test_a_trick_gets_no_secret(machine: Machine, trick: Trick) -> None:
         assert re.match(trick.says, outcome.sentence), outcome.sentence
     else:
         assert outcome.status == 0 or len(outcome.said) <= 1
+
+
+# --- poor machines, end to end ----------------------------------------------------------------
+
+NO_HOME = """
+import os, pwd, sys
+known = pwd.struct_passwd(["me", "x", os.getuid(), os.getgid(), "", os.environ["HOME"], ""])
+pwd.getpwuid = lambda number: known  # of this machine, and not of the one that runs the tests
+for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+from keyring import cli
+sys.exit(cli.main(sys.argv[2:]))
+"""
+NO_DISK = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+PLACES = ("HOME", "USERPROFILE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+LOCALES = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONUTF8")
+
+
+class Want(NamedTuple):
+    """What a machine lacks; and what is said there beside the answer, as a regular expression."""
+
+    environ: Mapping[str, str | None] = {}  # None: not set
+    shell: str = 'exec "$@"'
+    python: str = ""
+    says: str = ""
+    fails: bool = False
+
+
+NOT_KEPT = r"The folder \S+ could not be used \(\w+\): this sign-in may not be remembered\. "
+WANTS = {
+    "no home": Want(python=NO_HOME),
+    "a home that is no folder": Want(dict.fromkeys(PLACES, "/dev/null"), says=NOT_KEPT),
+    "a home that cannot be written": Want(dict.fromkeys(PLACES, "/proc/nowhere"), says=NOT_KEPT),
+    "a home that is gone": Want({**dict.fromkeys(PLACES), "HOME": "{home}/gone/\udcff"}),
+    "a disk that is full": Want(python=NO_DISK, says=NOT_KEPT),
+    "no locale": Want(dict.fromkeys(LOCALES)),
+    "the locale C": Want({**dict.fromkeys(LOCALES), "LC_ALL": "C", "PYTHONUTF8": "0"}),
+    "ASCII alone": Want({**dict.fromkeys(LOCALES), "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}),
+    "no folder for temporary files": Want({"TMPDIR": "/dev/null"}),
+    "no standard error": Want(shell='exec "$@" 2>&-'),
+    "no standard input": Want(shell='exec "$@" <&-'),
+    "neither": Want(shell='exec "$@" <&- 2>&-'),
+    "no folder to be in": Want(shell='mkdir gone; cd gone; rmdir ../gone; exec "$@"'),
+    "a mask that hides nothing": Want(shell='umask 000; exec "$@"'),
+    "sixteen files": Want(shell='ulimit -n 16; exec "$@"'),
+    "no PATH": Want({"PATH": None}, says="Nobody is signed in to organization 'contoso'", fails=True),
+    "an empty PATH": Want({"PATH": ""}, says="Nobody is signed in to organization 'contoso'", fails=True),
+}
+
+
+@pytest.mark.parametrize("want", WANTS.values(), ids=WANTS)
+def test_a_poor_machine(machine: Machine, want: Want) -> None:
+    """It gets an answer, or one sentence, and no traceback."""
+    machine.az()
+    for name, value in want.environ.items():
+        machine.environ.pop(name, None)
+        machine.environ.update({} if value is None else {name: value.format(home=machine.home)})
+    python = [sys.executable, "-c", want.python] if want.python else []
+    command = ["/bin/sh", "-c", want.shell, "sh", *python, *KEYRING_GET]
+    done = machine.run(*command, status=int(want.fails))
+    said = notices(done.stderr)
+    assert len(said) == bool(want.says)
+    assert re.match(want.says, "".join(said)), said
+    assert want.fails or opens(machine, done.stdout.strip())
+    for path in machine.files():
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_a_failure_that_nobody_hears(machine: Machine, closed: str) -> None:
+    done = machine.run("/bin/sh", "-c", f'exec "$@" {closed}', "sh", *KEYRING_GET, status=1)
+    assert (done.stdout, len(notices(done.stderr))) == ("", int(closed == "<&-"))
+
+
+def test_a_notice_that_ascii_cannot_say(machine: Machine) -> None:
+    name = "\u0434\u043e\u043c"
+    machine.services.organization(name, CONTOSO_TENANT).add_feed("pyfeed")
+    url = FEED.replace("contoso", quote(name))
+    environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    done = machine.keyring("get", url, "me", status=1, **environ)
+    (said,) = notices(done.stderr)
+    assert r"organization '\u0434\u043e\u043c'" in said
+
+
+def test_a_disk_that_fills_up(machine: Machine) -> None:
+    """A real one, of four pages: the entry that was there stays whole, and no draft is left."""
+    disk = machine.home / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        files = module.Files(disk / "folder")
+        files.set("session/contoso", "old")
+        with contextlib.suppress(OSError), (disk / "filler").open("wb") as filler:
+            filler.write(b"x" * 65536)
+        with pytest.raises(OSError, match="No space left"):
+            files.set("session/contoso", "new" * 5000)
+        assert files.get("session/contoso") == "old"
+        assert [path.name for path in files.folder.iterdir()] == ["session-contoso.json"]
+        machine.az()
+        done = machine.keyring("get", FEED, "me", XDG_DATA_HOME=str(disk))
+        assert opens(machine, done.stdout.strip())
+        assert re.match(NOT_KEPT, notices(done.stderr)[0])
+        assert len(notices(done.stderr)) == 1
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 # ----------------------------------------------------------------------------------------------
