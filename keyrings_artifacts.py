@@ -2499,7 +2499,7 @@ def write_entry(place: Place, name: str, text: str) -> bool:
         place.set(part, value)
     place.set(name, head)
     for part in set(old) - set(new):
-        place.delete(part)
+        drop(place, part)
     return True
 
 
@@ -2507,8 +2507,17 @@ def erase_entry(place: Place, name: str) -> bool:
     """Delete what a place has under a name; whether it had anything."""
     head = place.get(name)
     for part in [] if head is None else [name, *part_names(name, head)]:
-        place.delete(part)
+        drop(place, part)
     return head is not None
+
+
+def drop(place: Place, name: str) -> None:
+    """Delete one text; that it is gone already, by another process or an accident, is no failure."""
+    try:
+        place.delete(name)
+    except Exception:  # a backend may raise anything
+        if place.get(name) is not None:
+            raise
 
 
 if TYPE_CHECKING:

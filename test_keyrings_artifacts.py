@@ -10652,6 +10652,230 @@ def test_a_disk_that_fills_up(machine: Machine) -> None:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+# --- stores that fail, end to end -------------------------------------------------------------
+
+# A keyring that is there, and whose methods do as they are told.
+STUBBORN = """
+import os, time
+from keyring.backend import KeyringBackend
+from keyring.errors import InitError, KeyringError, KeyringLocked, PasswordDeleteError, PasswordSetError
+
+class Denied(Exception):
+    def __init__(self, status=-128, message="User canceled the operation"): super().__init__(status, message)
+
+def fail():
+    {failure}
+
+class Stubborn(KeyringBackend):
+    priority = 5
+    texts = {{}}
+    def get_password(self, service, username):
+        if "get" in {methods!r}: fail()
+        return self.texts.get((service, username))
+    def set_password(self, service, username, password):
+        if "set" in {methods!r}: fail()
+        self.texts[service, username] = password
+    def delete_password(self, service, username):
+        if "delete" in {methods!r}: fail()
+        del self.texts[service, username]
+"""
+FAILURES = {
+    "locked": "raise KeyringLocked('the collection is locked')",
+    "not set": "raise PasswordSetError(\"Can't store password on keychain: (-25293, 'Unknown Error')\")",
+    "not begun": "raise InitError('no session bus')",
+    "KeyringError": "raise KeyringError('s3cret')",
+    "RuntimeError": "raise RuntimeError('s3cret')",
+    "Windows' limit": "raise OSError(1783, 'The stub received bad data')",
+    "denied": "raise Denied()",
+    "UnicodeError": "b'\\xff'.decode()",
+    "recursion": "fail()",
+}
+METHODS = (("get", "set", "delete"), ("set",), ("delete",))
+
+
+def stubborn(machine: Machine, failure: str, methods: Sequence[str]) -> dict[str, str]:
+    return plug_in(machine, "stubborn", STUBBORN.format(failure=failure, methods=methods))
+
+
+@pytest.mark.parametrize("methods", METHODS, ids="+".join)
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_a_keyring_that_raises_costs_one_notice(
+    machine: Machine, failure: str, methods: Sequence[str]
+) -> None:
+    """At the first call; where there is no need for what fails, none."""
+    outcome = look_up(machine, **with_az(machine), **stubborn(machine, failure, methods))
+    assert opens(machine, outcome.stdout.strip())
+    assert len(outcome.said) == ("delete" not in methods or "get" in methods)
+    for said in outcome.said:
+        assert re.match(
+            r"stubborn\.Stubborn could not be used \(\w+\): this sign-in may not be remembered\. Unlock or "
+            r"repair it, or go on without\.$",
+            said,
+        )
+
+
+def test_a_sign_in_of_a_person_survives_a_keyring_that_cannot_delete(machine: Machine) -> None:
+    """Before a PAT is minted, it is tried whether the keyring keeps one, and gives it up."""
+    broken = stubborn(machine, FAILURES["locked"], ["delete"])
+    outcome = look_up(machine, **with_browser(machine), **broken)
+    assert opens(machine, outcome.stdout.strip())
+    assert len(outcome.said) == 1
+    assert len(opened(machine)) == 1
+
+
+@pytest.mark.parametrize("failure", ["locked", "RuntimeError", "Windows' limit"])
+def test_a_keyring_that_raises_fails_set_and_del_as_usual(machine: Machine, failure: str) -> None:
+    chain = stubborn(machine, FAILURES[failure], METHODS[0])
+    done = set_password(machine, FEED, "password-of-a-person", **chain)
+    assert done.returncode == 1
+    assert "keyring.errors.PasswordSetError: " in done.stderr.splitlines()[-1]
+    done = machine.keyring("del", FEED, "me", status=1, **chain)
+    assert "keyring.errors.PasswordDeleteError: " in done.stderr.splitlines()[-1]
+
+
+def test_a_keyring_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """Each method in turn, for a token and for a sign-in that asks whether a PAT can be kept."""
+
+    def job(
+        before: Callable[[Machine], dict[str, str]], methods: Sequence[str]
+    ) -> Callable[[Machine], Outcome]:
+        def work(machine: Machine) -> Outcome:
+            outcome = look_up(machine, **before(machine), **stubborn(machine, "time.sleep(300)", methods))
+            return outcome._replace(stdout="a token" if opens(machine, outcome.stdout.strip()) else "")
+
+        return work
+
+    jobs = {
+        "az, everything": job(with_az, METHODS[0]),
+        "az, set": job(with_az, ["set"]),
+        "browser, everything": job(with_browser, METHODS[0]),
+        "browser, delete": job(with_browser, ["delete"]),
+    }
+    for name, outcome in side_by_side(tmp_path, jobs).items():
+        assert (name, outcome.status, outcome.stdout) == (name, 0, "a token")
+        assert outcome.seconds < 60
+        (said,) = outcome.said
+        assert said.startswith("stubborn.Stubborn could not be used (TimeoutError): ")
+
+
+# Files that are not what they should be.
+
+
+def of_another(path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root may give files away")
+    os.chown(path, 12345, 12345)
+
+
+def linked(path: Path) -> None:
+    path.replace(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/no/such/place")
+
+
+def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
+
+PLANTED = json.dumps({"token": "planted-by-somebody", "kind": "session", "checked": 9e9, "asked": "session"})
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_text(""),
+    "cut": lambda path: path.write_text(path.read_text()[:-9]),
+    "zeros": lambda path: path.write_bytes(b"\0" * 4096),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "another's entry": lambda path: path.write_text("2:0123456789ab:" + path.read_text()),
+    "too long": lambda path: path.write_text(" " * module.MAX_BODY + path.read_text()),
+    "of another": of_another,
+    "open to all": lambda path: path.chmod(0o644),
+    "open to a group": lambda path: path.chmod(0o620),
+    "a link": linked,
+    "a link to nothing": dangling,
+    "a pipe": replaced_by(lambda path: os.mkfifo(path, 0o600)),
+    "a folder with something in it": replaced_by(lambda path: (path / "x").mkdir(parents=True)),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_an_entry_in_a_file_that_is_spoiled(machine: Machine, spoil: Callable[[Path], object]) -> None:
+    """It is not used, not followed, not waited for, and replaced; but for a folder, which stays."""
+    machine.az()
+    first = machine.get()
+    (path,) = machine.files()
+    spoil(path)
+    asked(machine)
+    second = look_up(machine)
+    assert opens(machine, second.stdout.strip())
+    assert second.stdout.strip() != first
+    assert second.seconds < 20
+    assert asked(machine) == COLD
+    if path.is_dir():
+        assert len(second.said) == 1
+        return
+    assert second.said == []
+    assert machine.get() == second.stdout.strip()
+    assert asked(machine) == []
+    assert (path.stat().st_mode & 0o777, path.stat().st_uid) == (0o600, os.geteuid())
+    assert not path.is_symlink()
+    assert not list(path.parent.glob(".*"))
+
+
+def test_what_somebody_planted_for_all_to_write_is_not_used(machine: Machine) -> None:
+    machine.az()
+    machine.get()
+    (path,) = machine.files()
+    path.write_text(PLANTED)
+    path.chmod(0o666)
+    assert opens(machine, machine.get())
+
+
+# Many writers of entries of several parts: each has a text of its own, in which nothing is another's.
+WRITER = """
+import sys, time
+import keyrings_artifacts as module
+from {backend} import Place
+place, me = Place(), sys.argv[1]
+wrong = []
+for turn in range(8):
+    module.write_entry(place, "name", '"' + f"{{me}}{{turn}}." * 900)
+    for _ in range(3):
+        text = module.read_entry(place, "name")
+        if text is not None and text != '"' + text[1:text.index(".") + 1] * 900:
+            wrong.append(text[:40])
+print(wrong)
+"""
+FILES = """
+import os, pathlib, keyrings_artifacts as module
+def Place(): return module.Files(pathlib.Path(os.environ["HOME"], "entries"))
+"""
+
+
+def test_twenty_writers_leave_a_whole_entry(machine: Machine) -> None:
+    """Of two that write at once, one wins; nobody ever reads half of one and half of another."""
+    (machine.home.parent / "site" / "files_place.py").write_text(FILES)
+    command = [sys.executable, "-c", WRITER.format(backend="files_place")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    writers = [
+        subprocess.Popen([*command, str(number)], env=machine.environ, **pipes)  # type: ignore[call-overload]
+        for number in range(100, 120)
+    ]
+    said = [writer.communicate(timeout=120) for writer in writers]
+    assert [errors for _, errors in said if errors] == []
+    assert {output for output, _ in said} == {"[]\n"}
+    files = module.Files(machine.home / "entries")
+    drafts = [path.name for path in files.folder.iterdir() if path.name.startswith(".")]
+    assert drafts == []
+    assert module.write_entry(files, "name", '"' + "last." * 900)
+    assert module.read_entry(files, "name") == '"' + "last." * 900
+
+
 # ----------------------------------------------------------------------------------------------
 # Program
 # ----------------------------------------------------------------------------------------------
