@@ -30,6 +30,7 @@ import itertools
 import json
 import logging
 import os
+import random
 import re
 import secrets
 import shutil
@@ -10874,6 +10875,68 @@ def test_twenty_writers_leave_a_whole_entry(machine: Machine) -> None:
     assert drafts == []
     assert module.write_entry(files, "name", '"' + "last." * 900)
     assert module.read_entry(files, "name") == '"' + "last." * 900
+
+
+# --- many processes, end to end ---------------------------------------------------------------
+
+PROCESSES, AT_ONCE, SEED = 200, 6, 7
+SISTERS = ("contoso", "alpha", "beta", "gamma")
+
+
+def mishaps(dice: random.Random) -> Fault:
+    """One request in four meets with a fault."""
+    kinds = [Reply(503), Reply(502), Reply(0), Reply(429, [("Retry-After", "1")])]
+    kinds += [Reply(503, wait=1.5), Reply(401, [("WWW-Authenticate", "Basic")])]
+    turn = threading.Lock()
+
+    def strike(request: Recorded) -> Reply | None:
+        with turn:
+            reply = dice.choice(kinds) if dice.random() < 0.25 else None
+        checks = request.host == "pkgs.dev.azure.com" and presented(request)[1]
+        return reply if reply is None or reply.status != 401 or checks else Reply(500)
+
+    return strike
+
+
+def test_two_hundred_processes_among_faults(machine: Machine) -> None:
+    """Each ends within a minute, with a token that is good or with one sentence, and spoils nothing."""
+    machine.az()
+    broken = machine.home.parent / "broken"
+    put_program(broken, "az", "#!/bin/sh\nexit 1\n")
+    for name in SISTERS[1:]:
+        machine.services.organization(name, CONTOSO_TENANT).add_feed("pyfeed")
+        machine.services.organizations[name].members.add("ada@contoso.example")
+    dice = random.Random(SEED)
+    machine.services.faults.append(mishaps(random.Random(SEED)))
+    locked = stubborn(machine, FAILURES["locked"], METHODS[0])
+    without_az = {"PATH": os.pathsep.join([str(broken), machine.environ["PATH"]])}
+    moods: list[dict[str, str]] = [{}, {}, {}, moved_clock(machine, 3700), without_az, locked]
+    calls = [(dice.choice(SISTERS), dice.choice(SPELLINGS), dice.choice(moods)) for _ in range(PROCESSES)]
+
+    def call(organization: str, url: str, changes: dict[str, str]) -> tuple[str, Outcome]:
+        began = time.monotonic()
+        url = url.replace("contoso", organization)
+        done = machine.keyring("get", url, "me", status=None, **changes)
+        seconds = time.monotonic() - began
+        told = [line for line in notices(done.stderr) if not line.startswith("stubborn.Stubborn could")]
+        return organization, Outcome(done.returncode, done.stdout, told, seconds)
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = list(pool.map(call, *zip(*calls)))
+    good = [outcome for _, outcome in outcomes if outcome.status == 0]
+    for organization, outcome in outcomes:
+        assert outcome.seconds < 60
+        if outcome.status == 0:
+            assert (outcome.said, opens(machine, outcome.stdout.strip(), organization)) == ([], True)
+        else:
+            assert outcome.sentence == outcome.said[0]
+    assert len(good) > PROCESSES / 2
+    machine.services.faults.clear()
+    for organization in SISTERS:
+        assert opens(machine, machine.get(FEED.replace("contoso", organization)), organization)
+    entries = {path.name: module.read_session(path.read_text()) for path in machine.files()}
+    assert sorted(entries) == sorted(f"session-{organization}.json" for organization in SISTERS)
+    assert all(entries.values())
 
 
 # ----------------------------------------------------------------------------------------------
