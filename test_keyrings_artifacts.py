@@ -5142,6 +5142,134 @@ def test_the_doctor_goes_on_where_a_check_falls_over() -> None:
     assert module.next_step(found) == "report it, with this output"
 
 
+# --- effects ----------------------------------------------------------------------------------
+
+
+def test_a_draft_that_somebody_laid_out_is_not_written_to(tmp_path: Path) -> None:
+    files, elsewhere = module.Files(tmp_path / "folder"), tmp_path / "elsewhere"
+    files.set("session/contoso", "old")
+    draft = files.folder / f".{os.getpid()}-{threading.get_ident()}"
+    draft.symlink_to(elsewhere)
+    with pytest.raises(FileExistsError):
+        files.set("session/contoso", "new")
+    assert not elsewhere.exists()
+    elsewhere.write_text("theirs")
+    draft.unlink(missing_ok=True)
+    os.link(elsewhere, draft)
+    with pytest.raises(FileExistsError):
+        files.set("session/contoso", "new")
+    assert (elsewhere.read_text(), files.get("session/contoso")) == ("theirs", "old")
+    files.set("session/contoso", "new")
+    assert [path.name for path in files.folder.iterdir()] == ["session-contoso.json"]
+
+
+def test_a_draft_that_fails_is_not_left(tmp_path: Path) -> None:
+    files = module.Files(tmp_path / "folder")
+    (files.folder / "session-contoso.json" / "x").mkdir(parents=True)  # nothing takes its place
+    with pytest.raises(OSError, match="irectory"):
+        files.set("session/contoso", "text")
+    assert [path.name for path in files.folder.iterdir()] == ["session-contoso.json"]
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    module.open_lock("session/contoso").close()
+    (lock,) = tmp_path.rglob("session-contoso.lock")
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        module.open_lock("session/contoso")
+    assert not (tmp_path / "elsewhere").exists()
+    with module.lock("session/contoso", 1, True) as turn:  # goes on without
+        assert turn.stream is None
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    assert module.within(5, module.read_file, tmp_path / "pipe") == b""
+    assert module.within(5, module.read_file, tmp_path / "pipe", True) == b""
+
+
+def test_a_program_is_run_in_a_folder_that_stays_and_without_colours() -> None:
+    done = module.run(["/bin/sh", "-c", 'pwd; echo "$AZURE_CORE_NO_COLOR $NO_COLOR"; cat'], 20)
+    assert done == module.Completed(0, "/\ntrue 1\n", "")
+
+
+def test_the_output_of_a_program_is_read_to_its_end_and_kept_in_part() -> None:
+    script = f"import sys; print('x' * {3 * module.MAX_BODY}); print('y', file=sys.stderr)"
+    done = module.run([sys.executable, "-c", script], 30)
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, module.MAX_BODY, "y\n")
+
+
+@pytest.mark.parametrize(("beyond", "taken"), [(0, True), (1, False)])
+def test_an_answer_is_read_up_to_a_limit(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, beyond: int, taken: bool
+) -> None:
+    for name, value in machine.environ.items():
+        monkeypatch.setenv(name, value)
+    size = module.MAX_BODY + beyond
+    machine.services.faults.append(fault(Reply(200, [], b"x" * size), 9))
+    request = module.Request("GET", "https://login.microsoftonline.com/x", {})
+    if taken:
+        assert len(module.send(request, 10).body) == size
+    else:
+        with pytest.raises(module.NetworkError, match="answered with far more than a token"):
+            module.send(request, 10)
+
+
+# The port to which a browser brings the answer.
+
+
+def say(port: int, text: str) -> bytes:
+    """Send that to a port of this machine, and return what it answers within five seconds."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(text.encode())
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+    return answer
+
+
+def test_a_form_that_does_not_end_is_answered() -> None:
+    with module.Listener("S") as listener:
+        head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+        assert say(listener.port, head + "x" * module.MAX_TOKEN).startswith(b"HTTP/1.0 400 ")
+        for length, status in (("1e9", b"400"), ("-5", b"200"), ("nan", b"200"), ("x", b"200")):  # no form
+            head = f"POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+            form = "x" * module.MAX_TOKEN if status == b"400" else ""
+            assert say(listener.port, head + form).split(b" ")[1] == status
+        assert listener.wait(0) is None
+
+
+def test_who_says_nothing_is_hung_up_on() -> None:
+    """After ten seconds, of which this waits for one."""
+    with module.Listener("S") as listener:
+        door: Any = listener._server.RequestHandlerClass
+        assert door.timeout == 10
+        door.timeout = 1
+        assert say(listener.port, "GET / HT") == b""
+
+
+def test_the_last_page_is_waited_for() -> None:
+    """A browser follows the redirect a moment after the answer has come."""
+    pages: list[bytes] = []
+
+    def browse(port: int) -> None:
+        pages.append(say(port, "GET /?code=c&state=S HTTP/1.1\r\n\r\n"))
+        time.sleep(0.7)
+        pages.append(say(port, "GET / HTTP/1.1\r\n\r\n"))
+
+    with module.Listener("S") as listener:
+        person = threading.Thread(target=browse, args=(listener.port,))
+        person.start()
+        assert listener.wait(5) == {"code": "c", "state": "S"}
+        listener.finish()
+    person.join()
+    assert [page.split(b" ", 2)[1] for page in pages] == [b"303", b"200"]
+    assert b"close this page" in pages[1]
+
+
 # --- outside data -----------------------------------------------------------------------------
 
 # Of what any service may answer: the names that are read, and values of all kinds for them.
@@ -10136,7 +10264,7 @@ def test_an_answer_of_250_mb_is_not_read(machine: Machine, step: str, form: str)
         assert (said, opens(machine, done.stdout.strip())) == ([], True)
     else:
         (sentence,) = said
-        trouble = "answered without a token" if form == "gzip" else "could not be reached (OSError)"
+        trouble = "answered without a token" if form == "gzip" else "answered with far more than a token"
         assert sentence.startswith(f"vssps.dev.azure.com {trouble}")
 
 
@@ -10609,7 +10737,7 @@ def test_a_poor_machine(machine: Machine, want: Want) -> None:
     assert re.match(want.says, "".join(said)), said
     assert want.fails or opens(machine, done.stdout.strip())
     for path in machine.files():
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert (path.stat().st_mode & 0o777, path.name[0] == ".") == (0o600, False)
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
