@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -10202,6 +10203,32 @@ SLOW = [
 ]
 
 
+def refresh_token_alone(machine: Machine) -> dict[str, str]:
+    environ = {**with_browser(machine), **plug_in(machine, "small_keyring", SMALL_KEYRING)}
+    machine.get(**environ)
+    path = machine.home / "small-keyring.json"
+    kept = {key: text for key, text in json.loads(path.read_text()).items() if "/refresh/" in key}
+    path.write_text(json.dumps(kept))
+    return environ
+
+
+def twice_everywhere(before: Callable[[Machine], dict[str, str]]) -> Callable[[Machine], Outcome]:
+    """A job in which every address hangs twice, and then answers: what each step bears is too much in all."""
+    seen: collections.Counter[str] = collections.Counter()
+
+    def strike(request: Recorded) -> Reply | None:
+        seen[request.host + request.path] += 1
+        return FAULTS["no answer"] if seen[request.host + request.path] <= 2 else None
+
+    def job(machine: Machine) -> Outcome:
+        environ = before(machine)
+        machine.services.faults.append(strike)
+        outcome = look_up(machine, **environ)
+        return outcome._replace(stdout="a token" if opens(machine, outcome.stdout.strip()) else "")
+
+    return job
+
+
 def behind_a_proxy_that_hangs(machine: Machine) -> Outcome:
     with raw_server(b"", holds=True) as port:
         return look_up(machine, **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), f"http://127.0.0.1:{port}"))
@@ -10213,7 +10240,10 @@ def test_what_hangs_or_drips_is_given_up_within_a_minute(tmp_path: Path) -> None
     once = {f"{name}: once": suffer(STEPS[name], [never]) for name in ("session", "refresh", "secret")}
     ever = {f"{step}: {name}": suffer(STEPS[step], itertools.repeat(FAULTS[name])) for step, name in SLOW}
     jobs = {**ever, **once, "proxy": behind_a_proxy_that_hangs}
+    jobs["two steps"], jobs["three steps"] = twice_everywhere(with_az), twice_everywhere(refresh_token_alone)
     outcomes = side_by_side(tmp_path, jobs, len(jobs))
+    assert outcomes.pop("two steps")[:3] == (0, "a token", [])
+    assert re.match(f"{TOKEN_HOST} (did not answer|was not asked)", outcomes.pop("three steps").sentence)
     said = outcomes.pop("proxy").sentence
     assert said.startswith("pkgs.dev.azure.com did not answer within 10 seconds: check the network and HTTPS")
     for name in once:
