@@ -6078,7 +6078,7 @@ def test_pinned_it_passes_other_services_on(machine: Machine) -> None:
 def test_setting_a_pat_says_what_is_wrong_with_the_environment(machine: Machine) -> None:
     done = set_password(machine, FEED, "a" * 52, KEYRINGS_ARTIFACTS_SOURCES="azure_cli,psychic")
     assert done.stderr.splitlines()[-1].startswith(
-        "keyring.errors.PasswordSetError: KEYRINGS_ARTIFACTS_SOURCES names no source with 'psychic'."
+        "keyring.errors.PasswordSetError: KEYRINGS_ARTIFACTS_SOURCES names no source with 'psychic': "
     )
 
 
