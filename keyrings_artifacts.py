@@ -86,7 +86,7 @@ SESSION_DAYS: Final = 1  # artifacts-credprovider: a self-describing token lives
 PAT_DAYS: Final = 90
 MAX_PAT_DAYS: Final = 365  # https://learn.microsoft.com/azure/devops/organizations/accounts/use-personal-access-tokens-to-authenticate
 
-CALL_SECONDS: Final = 50.0  # for a whole call, beside what people take: installers wait behind it
+CALL_SECONDS: Final = 45.0  # for a whole call, beside what people take: installers wait behind it
 TRIES: Final = 3
 TRY_SECONDS: Final = 10.0
 MAX_RETRY_AFTER: Final = 5.0  # seconds: an installer waits behind this call
@@ -370,6 +370,7 @@ def az_login(tenant: str | None) -> str:
 # Patterns are texts: `re` compiles one when it is first used, and keeps it.
 _AUTHORITY: Final = r"(?ai)([a-z0-9.-]+)(?::(?:443)?|(:\d{1,5}))?"
 _ORGANIZATION: Final = r"[^\W_][\w.-]*"
+_GUID: Final = r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _HOST_GUID: Final = r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}"
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
@@ -582,6 +583,8 @@ def read_session(text: str | None) -> Session | None:
         return None
     texts = ("asked", "scope", "account", "tenant", "pat_id")
     known = {key: shown(data.get(key) or "") for key in texts}
+    for key in ("tenant", "pat_id"):  # they go into URLs
+        known[key] = known[key] if re.fullmatch(_GUID, known[key]) else ""
     return Session(str(token), str(kind), checked, expires, **known)
 
 
@@ -789,7 +792,6 @@ def given_credential(feed: Feed, world: World) -> Answer | None:
 
 # --- requests and answers ---------------------------------------------------------------------
 
-_GUID: Final = r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _AUTHORIZATION_URI: Final = r"(?i)\bauthorization_uri\s*=\s*\"?([^\",\s]*)"
 _NO_TENANT: Final = ("", "00000000-0000-0000-0000-000000000000")  # personal accounts
 

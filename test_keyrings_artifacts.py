@@ -2780,6 +2780,13 @@ def test_read_session_refuses_what_it_did_not_write(change: dict[str, object]) -
     assert module.read_session(json.dumps(data)) is None
 
 
+def test_read_session_takes_ids_alone_into_urls() -> None:
+    data = {**json.loads(module.write_session(a_session())), "tenant": "../x", "pat_id": "1&y=2"}
+    session = module.read_session(json.dumps(data))
+    assert session is not None
+    assert (session.tenant, session.pat_id) == ("", "")
+
+
 def test_secrets_are_in_no_repr() -> None:
     holders = (
         a_session(token="s3cret"),
