@@ -1041,7 +1041,7 @@ def fetch(request: Request, world: World) -> Response:
     failure = NetworkError(f"{host} was not asked: {TOO_LATE}")
     for attempt in range(1, request.tries + 1):
         left = world.patience.left()
-        if not left:
+        if left < 1:
             break
         response = None
         try:
@@ -1397,7 +1397,9 @@ def identity_answer(source: str, request: Request, world: World) -> Bearer:
     if response.status == 200 and is_token(body.get("access_token")):
         return machine_bearer(source, body, world.now())
     told = body.get("error_description") or body.get("message") or body.get("error") or ""
-    told = told.get("code") if isinstance(told, dict) else told
+    told = str(told.get("code") if isinstance(told, dict) else told)
+    for secret in request.headers.values():  # which an endpoint might repeat
+        told = told.replace(secret, "***") if len(secret) > len("true") else told
     raise ArtifactsError(
         f"{source}: this machine gave no token ({shown(f'{response.status} {told}', 80)}): "
         "assign it an identity, and set AZURE_CLIENT_ID to one that is assigned."
@@ -1489,7 +1491,7 @@ class Tool(NamedTuple):
 def run_tool(tool: Tool, world: World, command: Sequence[str], seconds: float) -> Completed:
     """Return how a tool ended; raises where it did not start or end."""
     seconds = min(seconds, world.patience.left())
-    if not seconds:
+    if seconds < 1:
         raise ArtifactsError(f"{tool.source}: {tool.name} was not asked: {TOO_LATE}")
     try:
         done = world.run(command, seconds)
@@ -2099,7 +2101,7 @@ def identity(environ: Mapping[str, str]) -> str:
     found = [f"{name}={environ[name]}" for name in IDENTITY_VARIABLES if environ.get(name)]
     if environ.get("KEYRINGS_ARTIFACTS_SOURCES"):
         found += [source.__name__ for source in sources]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16] if found else ""
+    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
 
 
 def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
@@ -2212,6 +2214,10 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
             raise NoCredential(challenge, [*failures, error], "") from None
         except SignInEnded:
             raise
+        except UnicodeError:  # of bytes in the environment
+            failures.append(
+                ArtifactsError(f"{source.__name__}: a variable that it reads is no text: set it again.")
+            )
         except ArtifactsError as error:
             world.attempted(source.__name__, error)
             if source in (browser, device_code):  # one more question would not be better answered
@@ -2375,6 +2381,9 @@ class Keyring:
     def set(self, name: str, text: str) -> None:
         self.backend.set_password(f"keyrings.artifacts/{name}", "keyrings.artifacts", text)
 
+    def holds(self, name: str) -> bool:
+        return self.get(name) is not None
+
     def delete(self, name: str) -> None:
         self.backend.delete_password(f"keyrings.artifacts/{name}", "keyrings.artifacts")
 
@@ -2426,6 +2435,10 @@ class Files:
 
     def delete(self, name: str) -> None:
         self.path(name).unlink()
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file, which may be one that is not read."""
+        return os.path.lexists(self.path(name))
 
 
 def link(draft: Path, path: Path) -> None:
@@ -2508,9 +2521,11 @@ def write_entry(place: Place, name: str, text: str) -> bool:
 def erase_entry(place: Place, name: str) -> bool:
     """Delete what a place has under a name; whether it had anything."""
     head = place.get(name)
-    for part in [] if head is None else [name, *part_names(name, head)]:
+    if head is None and not place.holds(name):
+        return False
+    for part in [name, *part_names(name, head or "")]:
         drop(place, part)
-    return head is not None
+    return True
 
 
 def drop(place: Place, name: str) -> None:
@@ -3223,13 +3238,16 @@ def _send(request: Request) -> Response:
             body += part
     finally:
         answer.close()
+    headers = tuple((name.lower(), value) for name, value in answer.headers.items())
+    promised = number(dict(headers).get("content-length"))
+    if not headers or (request.body_limit and promised and len(body) < promised):
+        raise unreachable(request, ConnectionError("cut off"))  # urllib3 1.26 does not look
     if len(body) > request.body_limit:
         raise NetworkError(
             f"{authority_of(request.url)} answered with far more than a token: check the address, and who "
             "is between you and it.",
             passing=False,
         )
-    headers = tuple((name.lower(), value) for name, value in answer.headers.items())
     return Response(answer.status, headers, body)
 
 
@@ -3246,12 +3264,12 @@ def _pool(request: Request) -> Any:
     proxy = proxy_for(host)
     if not proxy:
         return urllib3.PoolManager(ssl_context=trust)
-    parts = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
     headers = None
-    if parts.auth:
-        pair = base64.b64encode(unquote(parts.auth).encode()).decode()
-        headers = {"Proxy-Authorization": f"Basic {pair}"}
     try:
+        parts = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+        if parts.auth:
+            pair = base64.b64encode(unquote(parts.auth).encode()).decode()
+            headers = {"Proxy-Authorization": f"Basic {pair}"}
         return urllib3.ProxyManager(
             parts._replace(auth=None).url, proxy_headers=headers, ssl_context=trust, proxy_ssl_context=trust
         )
@@ -3259,6 +3277,12 @@ def _pool(request: Request) -> Any:
         raise NetworkError(
             f"The proxy for {host} is of a kind that does not work here "
             f"({shown(parts.scheme, 20)}): set HTTPS_PROXY to an http:// or https:// proxy.",
+            passing=False,
+        ) from None
+    except (urllib3.exceptions.LocationValueError, ValueError):
+        raise NetworkError(
+            f"The proxy for {host} has no address that can be read: mend HTTPS_PROXY, with the special "
+            "characters of a password as %23 and the like.",
             passing=False,
         ) from None
 

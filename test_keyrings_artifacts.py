@@ -3724,6 +3724,23 @@ def test_a_machine_that_is_not_azures_is_not_asked() -> None:
     assert module.managed_identity(make_world(read=lambda _: b"VMware\n"), a_challenge()) is None
 
 
+def test_a_variable_that_is_no_text_keeps_no_other_source_from_trying() -> None:
+    world = az_world(Script(CHALLENGED, SESSION), environ={"AZURE_CLIENT_ID": "\udcff"})
+    answer = module.credential_for(parsed(), FEED, None, world)
+    assert answer is not None
+    world = make_world(send=Script(), environ={"AZURE_CLIENT_ID": "\udcff", "CI": "1"})
+    with pytest.raises(module.NoCredential, match="managed_identity: a variable that it reads is no text"):
+        module.credential_for(parsed(), FEED, None, world)
+
+
+def test_an_endpoint_that_repeats_its_header_does_not_reach_the_notice() -> None:
+    environ = {"IDENTITY_ENDPOINT": "http://127.0.0.1/token", "IDENTITY_HEADER": "s3cret-header"}
+    answer = response(400, {"message": "bad header s3cret-header, Metadata true"})
+    with pytest.raises(module.ArtifactsError) as caught:
+        module.managed_identity(make_world(send=Script(answer), environ=environ), a_challenge())
+    assert "(400 bad header ***, Metadata true)" in str(caught.value)
+
+
 def test_a_machine_of_azures_need_not_have_an_identity() -> None:
     tag = b"7783-7084-3265-9085-8269-3286-77\n"
     script = Script(response(400, {"error": "invalid_request", "error_description": "Identity not found"}))
@@ -4535,6 +4552,19 @@ def test_the_proxy_of_the_environment(
     assert module._pool(local).proxy is None
 
 
+@pytest.mark.parametrize("proxy", ["http://me:p#x@h:1", "http://me:p/x@h:1", "http://h:port", "http://[::1"])
+def test_a_proxy_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(module.NetworkError) as caught:
+        module._pool(module.headers_only(FEED))
+    assert str(caught.value) == (
+        "The proxy for pkgs.dev.azure.com has no address that can be read: mend HTTPS_PROXY, with the "
+        "special characters of a password as %23 and the like."
+    )
+
+
 class Drawer:
     """A place that is a dictionary."""
 
@@ -4549,6 +4579,9 @@ class Drawer:
     def set(self, name: str, text: str) -> None:
         assert len(text) <= 1280
         self.texts[name] = text
+
+    def holds(self, name: str) -> bool:
+        return name in self.texts
 
     def delete(self, name: str) -> None:
         del self.texts[name]
@@ -5224,6 +5257,47 @@ def test_an_answer_is_read_up_to_a_limit(
     else:
         with pytest.raises(module.NetworkError, match="answered with far more than a token"):
             module.send(request, 10)
+
+
+@contextlib.contextmanager
+def saying(answer: bytes) -> Iterator[str]:
+    """An address of this machine where whoever asks gets these bytes, and is hung up on."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"token": ',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{"token": ',
+    ],
+    ids=["nothing", "status line", "no headers", "half a body", "half a chunk"],
+)
+def test_an_answer_that_is_cut_off_is_a_drop(answer: bytes) -> None:
+    with saying(answer) as url, pytest.raises(module.NetworkError, match="could not be reached") as caught:
+        module.send(module.Request("GET", url, {}, direct=True), 10)
+    assert caught.value.passing
+
+
+def test_a_body_that_nobody_wants_may_be_cut_off() -> None:
+    with saying(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 20\r\n\r\n") as url:
+        request = module.Request("GET", url, {}, body_limit=0, direct=True)
+        assert module.send(request, 10).status == 401
 
 
 # The port to which a browser brings the answer.
@@ -6145,6 +6219,23 @@ def test_a_persons_own_pat_serves_the_whole_organization(machine: Machine) -> No
     assert asked(machine) == []
     machine.keyring("del", UPLOAD, "me", **chain)
     assert "Nobody is signed in to organization 'contoso'" in machine.fails(**chain)
+
+
+@pytest.mark.parametrize("spoiled", ["open to others", "a link", "garbage"])
+def test_signing_out_deletes_a_file_that_is_not_read(machine: Machine, spoiled: str) -> None:
+    machine.az()
+    machine.get()
+    (path,) = machine.home.rglob("session-contoso.json")
+    if spoiled == "open to others":
+        path.chmod(0o644)
+    elif spoiled == "garbage":
+        path.write_text("{")
+    else:
+        path.unlink()
+        path.symlink_to(os.devnull)
+    machine.keyring("del", FEED, "me")
+    assert not os.path.lexists(path)
+    assert "Nothing is kept" in machine.keyring("del", FEED, "me", status=1).stderr
 
 
 def test_signing_out_says_when_a_keyring_will_not_let_go(machine: Machine) -> None:
@@ -9653,7 +9744,7 @@ keyring.backend.get_all_keyring()  # as keyring itself does before it asks any
 before = set(sys.modules)
 url = os.environ.get("LOOK_UP")
 found = keyrings_artifacts.ArtifactsKeyringBackend().get_password(url, "me") if url else None
-print(json.dumps([sorted(imported), sorted(set(sys.modules) - before), found]))
+print(json.dumps([sorted(imported), sorted(set(sys.modules) - before), bool(found)]))
 """
 HEAVY = {"urllib3", "ssl", "_ssl", "subprocess", "socket", "http.server", "webbrowser", "cryptography"}
 HEAVY |= {"truststore", "secrets", "hmac", "queue", "shlex", "configparser"}
@@ -9671,7 +9762,7 @@ def test_what_is_at_hand_loads_nothing_heavy(machine: Machine, found: str) -> No
     imported, called, answer = json.loads(machine.python(LOADED, **changes))
     assert set(imported) <= {"dataclasses", "keyrings_artifacts"}
     assert not HEAVY & {*called, *(name.partition(".")[0] for name in called)}
-    assert bool(answer) == bool(changes["LOOK_UP"])
+    assert answer == bool(changes["LOOK_UP"])
 
 
 ROUNDS = 9  # about three minutes
