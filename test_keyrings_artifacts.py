@@ -9324,7 +9324,7 @@ COMMANDS = {
     "python3 -m venv .venv && .venv/bin/python -m pip install -q -U pip && .venv/bin/pip install -q -e "
     "'.[test]' && .venv/bin/python test_keyrings_artifacts.py": CI_RUN,
     "python3 -m venv .venv && .venv/bin/python -m pip install -q -U pip && .venv/bin/pip install -q -e "
-    "'.[test]' && .venv/bin/python -m pytest": CI_RUN,
+    "'.[test]' && .venv/bin/python -m pytest -n 4": CI_RUN,
     ".venv/bin/python -m pytest -m benchmark": "not run: it takes minutes, and measures",
     # Spoken of
     **dict.fromkeys(
