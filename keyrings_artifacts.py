@@ -2209,6 +2209,7 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
                 return exchange(challenge, bearer, settings, world)
             log.debug("%s: does not apply here", source.__name__)
         except NetworkError as error:
+            world.attempted(source.__name__, error)
             if not failures:
                 raise
             raise NoCredential(challenge, [*failures, error], "") from None
@@ -2676,7 +2677,7 @@ class World(SimpleNamespace):
     random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
     attempted: Callable[[str, object], None]  # told of each source, and what came of it
     programs: Callable[[str], list[str]]  # all on PATH that have a name, the first one first
-    settings: Callable[[str], list[str]]  # the files that a program takes them from, the strongest last
+    settings: Callable[[str], list[tuple[str, str]]]  # see `settings_files`
     route: Callable[[str], tuple[str, str, bool]]  # see the function
 
 
@@ -3064,36 +3065,17 @@ def programs(name: str) -> list[str]:
     return list(found.values())
 
 
-def settings_files(program: str) -> list[str]:
-    """Return where a program (pip, uv, keyring) takes its settings from, the strongest file last.
+def settings_files(program: str) -> list[tuple[str, str]]:
+    """Return path and text of the files that keyring or uv takes its settings from, the strongest last.
 
-    https://pip.pypa.io/en/stable/topics/configuration and
-    https://docs.astral.sh/uv/concepts/configuration-files; of uv's, a folder's or its parents' last.
+    https://docs.astral.sh/uv/concepts/configuration-files; a folder's, or its parents', come last.
     """
-    with suppress(RuntimeError):  # this user has no home
-        if program == "keyring":
-            return [str(platform_.config_root() / "keyringrc.cfg")]
-        return pip_files() if program == "pip" else uv_files()
-    return []
-
-
-def pip_files() -> list[str]:
-    """Return the files of pip's settings, there or not: everybody's, the user's, the environment's."""
-    import sys
-
-    home, environ = Path(os.path.expanduser("~")), os.environ
-    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    shared = [Path(each) / "pip" for each in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep)]
-    name, legacy, shared = "pip.conf", home / ".pip", [*shared, Path("/etc")]
-    if sys.platform == "win32":
-        name, legacy, config = "pip.ini", home / "pip", Path(environ.get("APPDATA") or home)
-        shared = [Path(environ.get("ProgramData") or home) / "pip"]
-    elif sys.platform == "darwin":
-        shared, config = [Path("/Library/Application Support/pip")], home / "Library/Application Support"
-        config = config if (config / "pip").is_dir() else home / ".config"
-    site, named = Path(environ.get("VIRTUAL_ENV") or sys.prefix), environ.get("PIP_CONFIG_FILE", "")
-    files = [str(folder / name) for folder in (*shared, legacy, config / "pip", site)]
-    return [] if named == os.devnull else [*files, *filter(None, [named])]
+    paths = [os.path.join(platform_.config_root(), "keyringrc.cfg")] if program == "keyring" else uv_files()
+    found = []
+    for path in paths:
+        with suppress(OSError):
+            found.append((path, read_file(path).decode("utf-8-sig", "replace")))
+    return found
 
 
 def uv_files() -> list[str]:
@@ -3424,62 +3406,41 @@ def interrupted() -> None:
 
 # --- doctor -----------------------------------------------------------------------------------
 
+if TYPE_CHECKING:
+    Finding = tuple[str, str, str, str]  # topic; "ok", "note" or "wrong"; text; what mends it
+    # Keyring provider, what sets it, and addresses: each with whether keyring is asked for it.
+    Client = tuple[str, str, list[tuple[str, bool]]]
+
 OURS: Final = "keyrings_artifacts.ArtifactsKeyringBackend"
 PROBE_SECONDS: Final = 15.0
 SKEW: Final = 5 * MINUTE  # Entra's tolerance, and that of most
-NO_WINDOW: Final = "no browser can open a window here"
 KEPT: Final = "the session kept"
 FEED_FORM: Final = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
+INSTALL: Final = "uv tool install keyring --with keyrings.artifacts"
 
-# Which variables each function of GIVEN looks at.
-GIVEN_BY: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "from_endpoints": (
-            "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
-            "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
-        ),
-        "from_pat": ("AZURE_DEVOPS_EXT_PAT",),
-        "from_pat_file": ("AZURE_DEVOPS_EXT_PAT_FILE",),
-        "from_prefixes": ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN"),
-        "from_pipeline": ("SYSTEM_ACCESSTOKEN",),
-    }
-)
+# Where each function of GIVEN finds its credential.
+GIVEN_BY: Final = {
+    "from_endpoints": "ARTIFACTS_CREDENTIALPROVIDER_ or VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
+    "from_pat": "AZURE_DEVOPS_EXT_PAT",
+    "from_pat_file": f"AZURE_DEVOPS_EXT_PAT_FILE or {SECRET_FILE}",
+    "from_prefixes": "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN or VSS_NUGET_ACCESSTOKEN",
+    "from_pipeline": "SYSTEM_ACCESSTOKEN",
+}
 
-# Why a source that has nothing to say does not apply.
-ABSENT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "service_principal": "AZURE_CLIENT_ID and a secret or certificate (AZURE_CLIENT_SECRET, "
-        "AZURE_CLIENT_CERTIFICATE_PATH) are not set",
-        "workload_identity": "AZURE_CLIENT_ID and an issuer (token file, GitHub, Pipelines) are not set",
-        "feed_endpoint": "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS has no entry for this feed",
-        "managed_identity": "nothing says that Azure gives this machine an identity",
-        "codespaces": "this is no Codespace: ~/ado-auth-helper is not there",
-        "azure_cli": "az is not on PATH",
-        "azure_developer_cli": "azd is not on PATH",
-        "azure_powershell": "pwsh is not on PATH, or has no module Az.Accounts",
-        "refresh_token": "no earlier sign-in is kept",
-    }
-)
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at; `mend` is what the person does about it."""
-
-    topic: str
-    state: str  # "ok", "note" or "wrong"
-    text: str
-    mend: str = ""
-
-
-class Client(NamedTuple):
-    """What the settings of pip or uv say: keyring provider, what sets it, and addresses.
-
-    Each with whether uv has reason to ask keyring for it: a user name, or `authenticate`.
-    """
-
-    provider: str = ""
-    by: str = ""
-    indexes: tuple[tuple[str, bool], ...] = ()
+# Why a source that was asked has nothing to say.
+ABSENT: Final = {
+    "service_principal": "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET or _CERTIFICATE_PATH are not set",
+    "workload_identity": "AZURE_CLIENT_ID and an issuer (token file, GitHub, Pipelines) are not set",
+    "feed_endpoint": "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS has no entry for this feed",
+    "managed_identity": "nothing says that Azure gives this machine an identity",
+    "codespaces": "this is no Codespace: ~/ado-auth-helper is not there",
+    "azure_cli": "az is not on PATH",
+    "azure_developer_cli": "azd is not on PATH",
+    "azure_powershell": "pwsh is not on PATH, or has no module Az.Accounts",
+    "refresh_token": "no earlier sign-in is kept",
+    "browser": "no browser can open a window here",
+    "device_code": "there is no terminal",
+}
 
 
 def mend_in(sentence: str) -> str:
@@ -3491,325 +3452,218 @@ def mend_in(sentence: str) -> str:
 def trouble(topic: str, error: Exception) -> Finding:
     """Return the finding for what kept something from being looked at."""
     if isinstance(error, ArtifactsError):
-        return Finding(topic, "wrong", str(error), mend_in(str(error)))
+        return topic, "wrong", str(error), mend_in(str(error))
     log.debug("unexpected", exc_info=True)
     text = f"could not be looked at: an error of its own ({type(error).__name__})"
-    return Finding(topic, "wrong", text, "report it, with this output")
+    return topic, "wrong", text, "report it, with this output"
 
 
-def tried(topic: str, nothing: T, function: Callable[..., T], *arguments: Any) -> tuple[T, list[Finding]]:
-    """Return what a function returns, or `nothing` and the finding for what became of it."""
+def guarded(topic: str, check: Callable[..., Iterable[Finding]], *arguments: Any) -> Iterator[Finding]:
+    """Yield what a check finds; one that fails does not take the others with it."""
     try:
-        return function(*arguments), []
+        yield from check(*arguments)
     except Exception as error:  # whatever it is, the rest is worth knowing
-        return nothing, [trouble(topic, error)]
+        yield trouble(topic, error)
 
 
-def guarded(topic: str, check: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
-    """Return what a check finds; one that fails does not take the others with it."""
-    nothing: list[Finding] = []
-    found, failure = tried(topic, nothing, check, *arguments)
-    return found + failure
+def pip_settings(world: World) -> Client:
+    """Return what pip is told, in its own words; without a pip that answers, what its variables say."""
+    pip = world.which("pip")
+    with suppress(OSError):
+        done = world.run([pip, "config", "list"], PROBE_SECONDS) if pip else None
+        if done and done.returncode:
+            raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
+        if done:
+            return read_pip(done.stdout)
+    variables = {name: value for name, value in world.environ.items() if name.startswith("PIP_")}
+    lines = (f":env:.{name[4:].lower().replace('_', '-')}={value!r}" for name, value in variables.items())
+    return read_pip("\n".join(lines))
 
 
-def span(seconds: float) -> str:
-    """Return a length of time for a person to read, in its two largest units."""
-    minutes = int(abs(seconds) // MINUTE)
-    days, hours = minutes // (24 * 60), minutes // 60 % 24
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+def read_pip(listing: str) -> Client:
+    """Return what `pip config list` says; without a provider, its second is what keeps pip from asking."""
+    import ast
+
+    options: dict[str, tuple[str, str]] = {}  # value, and what sets it
+    for section in ("global", "install", ":env:"):  # the strongest last
+        for option, value in re.findall(rf"(?m)^{section}\.([\w-]+)=(.+?)\r?$", listing):
+            by = f"PIP_{option.upper().replace('-', '_')}" if section == ":env:" else f"{section}.{option}"
+            options[option] = (str(ast.literal_eval(value)), by)
+    values = {name: value for name, (value, _) in options.items()}
+    urls = f"{values.get('index-url', '')} {values.get('extra-index-url', '')}".split()
+    provider, by = values.get("keyring-provider", "").strip().lower(), ""
+    if provider not in ("", "auto"):
+        by = options["keyring-provider"][1]
+    elif is_on(values, "no-input"):
+        by = options["no-input"][1]
+    return provider.replace("auto", ""), by, [(url, True) for url in urls]
 
 
-def has_user(url: str) -> bool:
-    """Whether an address holds a user name."""
-    return "@" in url.partition("://")[2].partition("/")[0]
+def uv_settings(world: World) -> Client:
+    """Return what uv is told by its variables and, where Python reads TOML (3.11), by its files."""
+    import sys
+
+    files: list[tuple[str, dict[str, Any]]] = []
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        for path, text in world.settings("uv"):
+            try:
+                files.append((path, tomllib.loads(text)))
+            except ValueError:
+                raise ArtifactsError(f"uv cannot read {shown(path)}: mend that file.") from None
+    return read_uv(world.environ, files)
 
 
-def toml_tables(text: str) -> list[tuple[str, dict[str, list[str]]]]:
-    """Return the tables of a TOML file, and the strings that each of their keys holds.
-
-    As much of TOML as a tool's settings use; Python reads it by itself from 3.11 on only.
-    """
-    tables: list[tuple[str, dict[str, list[str]]]] = [("", {})]
-    key, depth = "", 0
-    for line in text.splitlines():
-        line = re.sub(r"""("[^"]*"|'[^']*')|#.*""", lambda match: match[1] or "", line).strip()
-        header = re.fullmatch(r"\[{1,2}([^\[\]=]+)\]{1,2}", line)
-        if header and not depth:
-            tables.append((re.sub(r"[\s\"']", "", header[1]), {}))
-            continue
-        if not depth:
-            key, _, line = line.partition("=")
-            key = key.strip().strip("\"'")
-        strings = re.findall(r""""([^"]*)"|'([^']*)'""", line)
-        tables[-1][1].setdefault(key, []).extend(one or other for one, other in strings)
-        bare = re.sub(r""""[^"]*"|'[^']*'""", "", line)
-        depth = max(depth + bare.count("[") - bare.count("]"), 0)
-    return tables
-
-
-def pip_client(environ: Mapping[str, str], files: Sequence[tuple[str, str]]) -> Client:
-    """Return what pip is told by variables and files (path and text, the strongest last).
-
-    Raises `ArtifactsError` for a file that pip would not read either.
-    """
-    import configparser
-
-    values: dict[str, tuple[str, str]] = {}
-    parsers = []
-    for path, text in files:
-        parser = configparser.RawConfigParser()
-        parser.optionxform = lambda name: name.lower().replace("_", "-")  # type: ignore[method-assign,assignment]  # as pip does
-        try:
-            parser.read_string(text)
-        except configparser.Error:
-            raise ArtifactsError(f"{shown(path)} cannot be read by pip: mend it.") from None
-        parsers.append((path, parser))
-    for section in ("global", "install"):
-        for path, parser in parsers:
-            pairs = parser.items(section) if parser.has_section(section) else []
-            values.update({option: (value, path) for option, value in pairs})
-    for option in ("keyring-provider", "index-url", "extra-index-url"):
-        name = "PIP_" + option.upper().replace("-", "_")
-        if environ.get(name):
-            values[option] = (environ[name], name)
-    urls = [
-        url for option in ("index-url", "extra-index-url") for url in values.get(option, ("",))[0].split()
-    ]
-    provider, by = values.get("keyring-provider", ("", ""))
-    return Client(provider.strip().lower(), by, tuple((url, has_user(url)) for url in urls))
-
-
-def uv_client(environ: Mapping[str, str], files: Sequence[tuple[str, str]]) -> Client:
-    """Return what uv is told by variables and files (path and text, the strongest last)."""
+def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any]]]) -> Client:
+    """Return what uv is told by variables and files (path and tables, the strongest last)."""
     provider, by = "", ""
-    found: list[tuple[str, str, bool]] = []  # name, address, whether always asked
-    for path, text in files:
-        prefix = "tool.uv." if path.endswith("pyproject.toml") else ""
-        for table, pairs in toml_tables(text):
-            if table + "." == prefix + "index.":
-                first = {key: (values or [""])[0] for key, values in pairs.items()}
-                always = first.get("authenticate") == "always"
-                found.append((first.get("name", ""), first.get("url", ""), always))
-            elif f"{table}.".lstrip(".") in (prefix, f"{prefix}pip."):
-                lists = (pairs.get(key, []) for key in ("index-url", "extra-index-url", "index"))
-                words = [word for values in lists for word in values]
-                found += [("", word, "always" in words) for word in words if "://" in word]
-                if pairs.get("keyring-provider"):
-                    provider, by = pairs["keyring-provider"][0], path
+    found: list[tuple[str, str, bool]] = []  # name, URL, whether keyring is always asked
+    for path, table in files:
+        if path.endswith("pyproject.toml"):
+            table = table["tool"]["uv"]
+        if "keyring-provider" in table:
+            provider, by = table["keyring-provider"], path
+        found += [("", url, False) for url in (table.get("index-url", ""), *table.get("extra-index-url", []))]
+        for index in table.get("index", []):
+            found.append((index.get("name", ""), index["url"], index.get("authenticate") == "always"))
     for name in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
-        for word in environ.get(name, "").split():
-            match = re.fullmatch(r"(?:([\w.-]+)=)?(\S+://\S+)", word)
-            found += [(match[1] or "", match[2], False)] if match else []
-    name, value = first_set(environ, "UV_KEYRING_PROVIDER")
+        words = re.findall(r"(?:(?<!\S)([\w.-]+)=)?(\S+)", environ.get(name, ""))
+        found += [(label, url, False) for label, url in words]
+    if environ.get("UV_KEYRING_PROVIDER"):
+        provider, by = environ["UV_KEYRING_PROVIDER"], "UV_KEYRING_PROVIDER"
     indexes = []
     for label, url, always in found:
-        variable = f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', label.upper())}_USERNAME"
-        named = bool(label and environ.get(variable))
-        indexes.append((url, always or named or has_user(url)))
-    return Client((value or provider).strip().lower(), name or by, tuple(indexes))
+        named = environ.get(f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', label.upper())}_USERNAME")
+        user = "@" in url.partition("://")[2].partition("/")[0]
+        indexes.append((url, bool(always or named or user)))
+    return provider.strip().lower(), by, indexes
 
 
-def judge_pip(pip: Client, ours: bool, user: bool, no_input: bool) -> Finding:
-    """Return whether pip asks keyring: `ours`, for a feed in its settings; `user`, with a user name.
+def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bool]]) -> Finding:
+    """Return whether pip or uv (`name`) asks keyring for the feeds among its addresses, `ours`.
 
-    https://pip.pypa.io/en/stable/topics/authentication/#keyring-support
+    https://pip.pypa.io/en/stable/topics/authentication/#keyring-support and
+    https://docs.astral.sh/uv/reference/settings/#keyring-provider
     """
-    switch, by = "set PIP_KEYRING_PROVIDER to subprocess", f" ({shown(pip.by)})"
-    if pip.provider == "disabled":
-        if pip.by != "PIP_KEYRING_PROVIDER":
-            switch = "pip config set global.keyring-provider subprocess"
-        return Finding(
-            "pip", "wrong", f"the keyring provider is disabled{by}: pip never asks keyring", switch
-        )
-    if pip.provider == "import":
-        return Finding("pip", "ok", f"provider import{by}: pip and this backend have to share an environment")
-    if pip.provider == "subprocess":
-        old = "" if user else "; pip before 26.2 also needs a user name in the address, as VssSessionToken@"
-        return Finding("pip", "ok", f"provider subprocess{by}{old}")
-    if no_input:
-        text = "no keyring provider is set: with PIP_NO_INPUT pip asks no keyring"
-        return Finding("pip", "wrong" if ours else "note", text, switch)
-    text = "no keyring provider is set: pip asks a keyring on PATH, but not with --no-input"
-    return Finding("pip", "note", text, switch)
+    mend = f"set {name.upper()}_KEYRING_PROVIDER to subprocess"
+    if provider in ("subprocess", "import"):
+        silent = [url for url, asks in ours if not asks]
+        if silent:
+            text = f"{shown(comparable(silent[0]))} has no user name: uv (and pixi) ask keyring only for one"
+            mend = 'write https://VssSessionToken@... in uv\'s URL, or authenticate = "always" in its index'
+            return name, "wrong", text, mend
+        hint = "uv, pixi, and pip before 26.2 ask only where the URL has a user name, as VssSessionToken@"
+        hint = "this backend has to be installed beside pip" if provider == "import" else hint
+        return name, "ok", f"provider {provider} ({shown(by)}); {hint}", ""
+    if name == "pip" and not by:
+        text = "no keyring provider is set: pip asks a keyring on PATH, but not with --no-input"
+        return name, "note", text, mend
+    said = f"'{shown(provider, 40)}' ({shown(by)})" if provider else "not set" + (by and f" and {by} is")
+    mend = f"pip config set {by} subprocess" if by.endswith(".keyring-provider") else mend
+    text = f"the keyring provider is {said}: {name} never asks keyring"
+    return name, "wrong" if provider or ours else "note", text, mend
 
 
-def judge_uv(uv: Client, ours: Sequence[tuple[str, bool]], user: bool) -> Finding:
-    """Return whether uv asks keyring for the feeds among its addresses, `ours`.
-
-    `user`: whether the address that the doctor was asked about has a user name, which counts where
-    uv's settings name no feed. https://docs.astral.sh/uv/reference/settings/#keyring-provider
-    """
-    switch = "set UV_KEYRING_PROVIDER to subprocess"
-    if not uv.provider and not ours:
-        return Finding("uv", "note", "no keyring provider is set: uv never asks keyring", switch)
-    if uv.provider != "subprocess":
-        said = f"'{shown(uv.provider, 40)}' ({shown(uv.by)})" if uv.provider else "not set"
-        return Finding("uv", "wrong", f"the keyring provider is {said}: uv never asks keyring", switch)
-    silent = next((url for url, asks in ours if not asks), "")
-    if silent or (not ours and not user):
-        url = shown(comparable(silent)) if silent else "the address"
-        text = f"{url} has no user name: uv (and pixi) ask keyring only for one that has"
-        mend = 'write https://VssSessionToken@... in uv\'s address, or authenticate = "always" in its index'
-        return Finding("uv", "wrong", text, mend)
-    return Finding("uv", "ok", f"provider subprocess ({shown(uv.by)})")
-
-
-def judge_pin(name: str, by: str) -> Finding:
-    """Return whether a backend that keyring is configured to use alone (`by` says where) lets us answer."""
-    mend = f"unset {by}" if by == "PYTHON_KEYRING_BACKEND" else f"delete default-keyring from {by}"
-    if name in (OURS, "keyring.backends.chainer.ChainerBackend"):
-        return Finding("keyring settings", "ok", f"{by} names {name}")
-    if re.fullmatch(r"keyring\.backends\.(null|fail)\.Keyring", name):
-        return Finding("keyring settings", "wrong", f"keyring is disabled: {by} names {name}", mend)
-    text = f"{by} names {shown(name) or 'nothing'}: keyring asks that alone, and never this backend"
-    return Finding("keyring settings", "wrong", text, mend)
-
-
-def read_pin(environ: Mapping[str, str], files: Sequence[tuple[str, str]]) -> tuple[str, str]:
+def read_pin(world: World) -> tuple[str, str]:
     """Return the backend that keyring is configured to use alone, and what says so, else two `""`.
 
     https://keyring.readthedocs.io/en/latest/#configuring; raises for a file that keyring cannot read.
     """
     import configparser
 
-    if "PYTHON_KEYRING_BACKEND" in environ:
-        return environ["PYTHON_KEYRING_BACKEND"], "PYTHON_KEYRING_BACKEND"
-    for path, text in files:
+    if "PYTHON_KEYRING_BACKEND" in world.environ:
+        return world.environ["PYTHON_KEYRING_BACKEND"], "PYTHON_KEYRING_BACKEND"
+    for path, text in world.settings("keyring"):
         parser = configparser.RawConfigParser()
         try:
             parser.read_string(text)
         except configparser.Error:
-            raise ArtifactsError(
-                f"keyring cannot read {shown(path)}, and fails: mend or delete it."
-            ) from None
+            raise ArtifactsError(f"keyring cannot read {shown(path)}: mend or delete that file.") from None
         if parser.has_option("backend", "default-keyring"):
             return parser.get("backend", "default-keyring").strip(), path
     return "", ""
 
 
-def judge_programs(found: Sequence[tuple[str, str]], needed: bool) -> list[Finding]:
-    """Return what `keyring` programs there are, in PATH's order: path, and what each lacks."""
-    install = "uv tool install keyring --with keyrings.artifacts"
-    if not found:
-        text = "none is on PATH: pip (subprocess), uv and pixi need one; twine and poetry do not"
-        return [Finding("keyring", "wrong" if needed else "note", text, install)]
-    findings: list[Finding] = []
-    for path, lack in found:
-        text, state, mend = f"{shown(path)}: {lack or 'has this backend'}", "note" if lack else "ok", ""
-        if lack and not findings:
-            text, state = f"{text}; it is the first on PATH", "wrong"
-            mend = f"pipx inject keyring keyrings.artifacts (or: {install})"
-        findings.append(Finding("keyring", state, text, mend))
-    return findings
-
-
-def probe(program: str, pin: str, world: World) -> str:
-    """Return what a `keyring` program lacks, `""` for nothing.
-
-    A backend that is named need not be listed: then a question that is not ours tells.
-    """
+def lack(program: str, pin: str, world: World) -> str:
+    """Return what a `keyring` program lacks, `""` for nothing."""
     try:
         done = world.run([program, "--list-backends"], PROBE_SECONDS)
         if OURS not in done.stdout and pin == OURS:
+            # One that is named need not be listed: a question that is not ours tells.
             done = world.run([program, "get", "keyrings.artifacts", "doctor"], PROBE_SECONDS)
             return "cannot load this backend" if "Traceback" in done.stderr else ""
     except TimeoutError:
-        return f"did not answer within {PROBE_SECONDS:.0f} seconds"
+        return f"does not answer within {PROBE_SECONDS:.0f} seconds"
     except OSError as error:
         return f"does not start ({shown(error.strerror)})"
-    if done.returncode and OURS not in done.stdout:
-        return "fails when asked for its backends"
-    return "" if OURS in done.stdout else "does not have this backend"
+    if OURS in done.stdout:
+        return ""
+    return "fails when asked for its backends" if done.returncode else "does not have this backend"
 
 
-def judge_clock(date: str, now: float) -> list[Finding]:
-    """Return how far this machine's clock (an epoch) is from a `Date` header, nothing without one."""
+def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
+    """Yield what there is to say of keyring: settings, programs (`needed` by pip or uv), and the store."""
+    pin, by = read_pin(world)
+    if by and pin not in (OURS, "keyring.backends.chainer.ChainerBackend"):
+        mend = f"unset {by}" if by.startswith("PYTHON_") else f"delete default-keyring from {by}"
+        text = f"{by} names {shown(pin) or 'nothing'}: keyring asks that alone, and never this backend"
+        yield "keyring settings", "wrong", text, mend
+    elif by:
+        yield "keyring settings", "ok", f"{by} names {pin}", ""
+    programs = world.programs("keyring")
+    if not programs:
+        text = "none is on PATH: pip (subprocess), uv and pixi need one; twine and poetry do not"
+        yield "keyring", "wrong" if needed else "note", text, INSTALL
+    for place, path in enumerate(programs):
+        lacks = lack(path, pin, world)
+        text = f"{shown(path)}: {lacks or 'has this backend'}"
+        if lacks and place == 0:
+            mend = f"pipx inject keyring keyrings.artifacts (or: {INSTALL})"
+            yield "keyring", "wrong", f"{text}; it is the first on PATH", mend
+        else:
+            yield "keyring", "note" if lacks else "ok", text, ""
+    kept = "".join(world.store.labels()[:1])
+    yield "store", "ok" if kept else "note", kept or "none: nothing lasts beyond one command", ""
+
+
+def judge_clock(date: str, now: float) -> Iterator[Finding]:
+    """Yield how far this machine's clock (an epoch) is from a `Date` header, nothing without one."""
     from email.utils import parsedate_to_datetime
 
-    try:
+    with suppress(TypeError, ValueError, IndexError, OverflowError):
         off = now - parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return []
-    if abs(off) <= SKEW:
-        return [Finding("clock", "ok", "agrees with the feed's")]
-    text = f"this machine's clock is {span(off)} {'ahead of' if off > 0 else 'behind'} the feed's"
-    return [Finding("clock", "wrong", text, "set the clock of this machine")]
+        if abs(off) <= SKEW:
+            yield "clock", "ok", "agrees with the feed's", ""
+        else:
+            way = "ahead of" if off > 0 else "behind"
+            yield "clock", "wrong", f"{span(off)} {way} the feed's", "set the clock of this machine"
 
 
 def judge_trust(environ: Mapping[str, str], truststore: bool) -> Finding:
     """Return whose certificates are trusted."""
-
-    def named(*names: str) -> str:
-        return ", ".join(f"{name} ({shown(environ[name])})" for name in names if environ.get(name))
-
-    own = f"the system's certificates ({'truststore' if truststore else 'OpenSSL'})"
-    instead = "" if truststore else named("SSL_CERT_FILE", "SSL_CERT_DIR")
-    more = named("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-    text = f"{instead} in place of {own}" if instead else own
-    return Finding("trust", "ok", f"{text}, and {more}" if more else text)
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+    named = [f"{name} ({shown(environ[name])})" for name in names if environ.get(name)]
+    system = "the system's certificates" if truststore else "OpenSSL's certificates"
+    return "trust", "ok", ", ".join([system, *named]), ""
 
 
-def judge_network(error: Exception, host: str, proxy: str, by: str) -> Finding:
-    """Return the finding for a feed that did not answer."""
-    found = trouble("feed", error)
-    if "not trusted" in found.text:
-        mend = "set REQUESTS_CA_BUNDLE to the file of your company's CA, or install truststore beside keyring"
-        return found._replace(mend=mend)
-    if proxy and isinstance(error, NetworkError) and "clock" not in found.text:
-        text = f"{found.text} Requests go through the proxy {proxy}."
-        mend = f"mend or unset the proxy ({by} names {proxy}), or add {host} to NO_PROXY"
-        return found._replace(text=text, mend=mend)
-    return found
+def span(seconds: float) -> str:
+    """Return a length of time for a person to read: days, and hours:minutes:seconds."""
+    return str(datetime.timedelta(seconds=int(abs(seconds))))
 
 
 def describe(session: Session, now: float) -> str:
-    """Return a session in words: kind, account, scope, time left, when it was checked; no secret."""
+    """Return a session in words: kind, account, scope, time left; no secret."""
     kinds = {"pat": "PAT", "set": "PAT of your own", "entra": "Entra token"}
-    left = "no end known" if session.expires is None else f"{span(session.expires - now)} left"
-    if session.expires is not None and session.expires <= now:
-        left = f"expired {span(session.expires - now)} ago"
-    scope = session.scope or ("all that the account may do" if session.kind == "entra" else "not known")
-    age = now - session.checked
-    checked = "checked just now" if age < MINUTE else f"checked {span(age)} ago"
-    checked = checked if session.checked else "not checked yet"
+    left = "no end known"
+    if session.expires is not None:
+        left = f"expired {span(now - session.expires)} ago"
+        if session.expires > now:
+            left = f"{span(session.expires - now)} left"
     kind = kinds.get(session.kind, "session token")
-    return f"{kind}, account {session.account or 'not known'}, scope {scope}, {left}, {checked}"
-
-
-def judge_answer(feed: Feed, response: Response, origin: str, account: str) -> Finding:
-    """Return what a feed's answer to a credential means; `origin` is what gave that."""
-    who, status = account or "the account", response.status
-    page = f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens"
-    if is_sign_in(response):
-        text = (
-            f"{status}: refuses the credential ({origin}): it has expired, was revoked, lacks the scope "
-            f"Packaging, or is of another organization than '{feed.organization}'"
-        )
-        mend = (
-            f"make a new token with the scope Packaging at {page} and put it into {origin}, or unset {origin}"
-        )
-        if origin == KEPT:
-            mend = f"keyring del {feed.url} {DEFAULT_USERNAME}"
-        elif origin in ABSENT:
-            mend = "ask the administrator of the organization to let the account in"
-        return Finding("feed", "wrong", text, mend)
-    if status == 403:
-        text = (
-            f"403: {who} has no permission for this feed ({origin}), or the token lacks the scope Packaging"
-        )
-        if not response.lines("x-vss-e2eid"):
-            text += "; or a firewall or a proxy is in the way"
-        mend = f"ask an owner of the feed to make {who} a reader (Feed settings, Permissions)"
-        return Finding("feed", "wrong", text, mend)
-    if status == 404:
-        text = f"404: organization '{feed.organization}' has no such feed, or {who} may not see it"
-        mend = "check the names of project and feed in the URL, and the feed's permissions"
-        return Finding("feed", "wrong", text, mend)
-    if status < 400 or status == 405:  # an address for uploads
-        return Finding("feed", "ok", f"accepts the credential ({origin})")
-    return Finding("feed", "wrong", f"answered {status}", "try again in a few minutes")
+    scope = session.scope or ("all that the account may do" if session.kind == "entra" else "not known")
+    return f"{kind}, account {session.account or 'not known'}, scope {scope}, {left}"
 
 
 def sign_in_command(feed: Feed) -> str:
@@ -3819,67 +3673,71 @@ def sign_in_command(feed: Feed) -> str:
     return f"keyring --mode creds get {shlex.quote(feed.url)}"
 
 
-def judge_failure(
-    error: ArtifactsError, sources: Sequence[Finding], challenge: Challenge, environ: Mapping[str, str]
-) -> Finding:
-    """Return the finding for a look-up that failed, after those of its sources."""
+def judge_answer(feed: Feed, response: Response, origin: str, account: str) -> Finding:
+    """Return what a feed's answer to a credential means; `origin` is what gave that."""
+    who, status = account or "the account", response.status
+    text, mend = "the service is out of order", "try again in a few minutes"
+    if is_sign_in(response):
+        text = f"refuses the credential ({origin}): it has expired, was revoked, lacks the scope Packaging, "
+        text += f"or is of another organization than '{feed.organization}'"
+        page = f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens"
+        mend = f"make a token with the scope Packaging at {page} for {origin}, or unset {origin}"
+        if origin == KEPT:
+            mend = f"keyring del {feed.url} {DEFAULT_USERNAME}"
+        elif origin in ABSENT:
+            mend = "ask the administrator of the organization to let the account in"
+    elif status < 400 or status == 405:  # an address for uploads
+        return "feed", "ok", f"accepts the credential ({origin})", ""
+    elif status == 403:
+        text = f"{who} has no permission for this feed ({origin}), or the token lacks the scope Packaging"
+        text += "" if response.lines("x-vss-e2eid") else "; or a firewall or a proxy is in the way"
+        mend = f"ask an owner of the feed to make {who} a reader (Feed settings, Permissions)"
+    elif status == 404:
+        text = f"organization '{feed.organization}' has no such feed, or {who} may not see it"
+        mend = "check the names of project and feed in the URL, and the feed's permissions"
+    return "feed", "wrong", f"{status}: {text}", mend
+
+
+def judge_failure(error: ArtifactsError, mend: str, challenge: Challenge, world: World) -> Finding:
+    """Return the finding for a look-up that failed; `mend` is that of a source that did."""
     if not isinstance(error, NoCredential):
         return trouble("sign-in", error)
-    name, silent = challenge.feed.organization, silence(challenge, environ)
-    mend = next((finding.mend for finding in sources if finding.mend), "")
-    if mend:
-        text = f"no source gave a token that organization '{name}' accepts"
-        return Finding("sign-in", "wrong", text, mend)
-    text = f"nobody is signed in to organization '{name}'"
-    if silent:
-        mend = "set AZURE_DEVOPS_EXT_PAT to a personal access token with the scope Packaging"
-        return Finding("sign-in", "wrong", f"{text}, and nobody can be asked: {silent}", mend)
-    text += f": do so in a terminal, or install the Azure CLI and run '{az_login(challenge.tenant)}'"
-    return Finding("sign-in", "wrong", text, sign_in_command(challenge.feed))
-
-
-def why_not(source: Source, challenge: Challenge, world: World) -> str:
-    """Return why a source that gave nothing does not apply here."""
+    text = f"no source has a token that organization '{challenge.feed.organization}' accepts"
     silent = silence(challenge, world.environ)
-    if source is browser:
-        return silent or ("could be opened, but the doctor asks nobody" if world.browser() else NO_WINDOW)
-    if source is device_code:
-        return silent or ("could be shown, but the doctor asks nobody" if world.terminal() else "no terminal")
-    return ABSENT[source.__name__]
+    if silent:
+        text, last = f"{text}, and nobody can be asked: {silent}", "set AZURE_DEVOPS_EXT_PAT to a token"
+    else:
+        text = f"{text}: sign in by keyring in a terminal, or by '{az_login(challenge.tenant)}'"
+        last = sign_in_command(challenge.feed)
+    return "sign-in", "wrong", text, mend or last
 
 
 def judge_sources(
     challenge: Challenge, outcomes: Mapping[str, object], origin: str, world: World
-) -> list[Finding]:
-    """Return what came of each source; `origin` is the one in use, or the variable, `""` for none."""
-    chosen = chosen_sources(world.environ)
-    findings = []
-    for source in (*chosen, *(each for each in SOURCES if each not in chosen)):
-        name, state, mend = source.__name__, "note", ""
+) -> Iterator[Finding]:
+    """Yield what came of each source; `origin` is what gave the credential, `""` for nothing."""
+    chosen, silent = chosen_sources(world.environ), silence(challenge, world.environ)
+    for source in SOURCES:
+        name = source.__name__
         outcome = outcomes.get(name)
-        if isinstance(outcome, ArtifactsError):
+        state, text, mend = "note", ABSENT[name], ""
+        if source not in chosen:
+            text = "left out by KEYRINGS_ARTIFACTS_SOURCES"
+        elif name == origin:
+            state, text = "ok", "gave the credential"
+        elif name not in outcomes:
+            text = f"not needed: {origin}" if origin else "not asked"
+        elif isinstance(outcome, ArtifactsError):
             text = str(outcome).replace(f"{name}: ", "", 1)
             if not origin:
                 again = source is refresh_token
                 state, mend = "wrong", sign_in_command(challenge.feed) if again else mend_in(text)
-        elif name == origin:
-            state, text = "ok", "gave the credential"
-        elif source not in chosen:
-            text = "left out by KEYRINGS_ARTIFACTS_SOURCES"
-        elif origin and name not in outcomes:
-            text = f"not needed: {origin}" if origin not in ABSENT else "not needed"
-        elif outcome is None and (name in outcomes or source in (browser, device_code)):
-            text = why_not(source, challenge, world)
-        else:
-            text = "not asked" if outcome is None else "gave a token"
-        findings.append(Finding(name, state, text, mend))
-    return findings
-
-
-def given_by(function: str, environ: Mapping[str, str]) -> str:
-    """Return the variable or file by which a function of GIVEN has its credential."""
-    names = GIVEN_BY[function]
-    return next((name for name in names if name in environ), SECRET_FILE)
+        elif outcome is not None:
+            text = "gave a token"
+        elif source in (browser, device_code):
+            possible = world.browser() if source is browser else world.terminal()
+            text = silent or ("possible, but the doctor asks nobody" if possible else text)
+        yield name, state, text, mend
 
 
 def altered(world: World, **changes: Any) -> World:
@@ -3887,9 +3745,9 @@ def altered(world: World, **changes: Any) -> World:
     return World(**{**vars(world), **changes})
 
 
-def look_up(challenge: Challenge, world: World) -> list[Finding]:
-    """Return what a look-up comes to that may ask nobody, and what the feed says to its answer."""
-    feed, name = challenge.feed, entry(challenge.feed, world)
+def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
+    """Yield what a look-up comes to that may ask nobody, and what the feed says to its answer."""
+    feed = challenge.feed
     outcomes: dict[str, object] = {}
     quiet = altered(
         world,
@@ -3899,170 +3757,114 @@ def look_up(challenge: Challenge, world: World) -> list[Finding]:
         lock=lambda name, seconds, shared: world.lock(name, min(seconds, 5.0), shared),
     )
     world.patience.renew()
-    before = read_session(world.store.read(name))
-    answer, failure = None, None
+    before = read_session(world.store.read(entry(feed, world)))
     try:
         answer = credential_for(feed, feed.url, None, quiet)
     except ArtifactsError as error:
-        failure = error
-    session = read_session(world.store.read(name))
-    used = session if session and answer and session.token == answer.password else None
-    given = next((each for each in outcomes if each in GIVEN_BY), "")
-    origin = given_by(given, world.environ) if given else next(reversed(outcomes), "")
-    origin = (origin or KEPT) if answer else ""
-    findings = judge_sources(challenge, outcomes, origin, world)
-    problem = judge_failure(failure, findings, challenge, world.environ) if failure else None
-    findings.append(judge_session(used, before, origin, problem, world.now()))
-    if problem or answer is None:
-        public = Finding("feed", "ok", "is public: anybody may read it")
-        return [*findings, problem or public]
-    return findings + guarded("feed", ask, feed, answer, origin, used.account if used else "", world)
+        sources = list(judge_sources(challenge, outcomes, "", world))
+        yield from sources
+        mend = next((mend for *_, mend in sources if mend), "")
+        problem = judge_failure(error, mend, challenge, world)
+        if before:
+            text = f"{describe(before, world.now())}: it cannot be used, and nothing renewed it"
+            yield "session", "wrong", text, problem[-1]
+        yield problem
+        return
+    last = next(reversed(outcomes), KEPT)
+    origin = GIVEN_BY.get(last, last)
+    yield from judge_sources(challenge, outcomes, origin, world)
+    if answer is None:
+        yield "feed", "ok", "is public: anybody may read it", ""
+    else:
+        yield from ask(feed, answer, origin, world)
 
 
-def ask(feed: Feed, answer: Answer, origin: str, account: str, world: World) -> list[Finding]:
-    """Return what a feed says to a credential."""
+def ask(feed: Feed, answer: Answer, origin: str, world: World) -> Iterator[Finding]:
+    """Yield what there is to say of the session in use, and what the feed says to the credential."""
+    session = read_session(world.store.read(entry(feed, world)))
+    used = session if session and session.token == answer.password else None
+    told = f"{describe(used, world.now())}, from {origin}" if used else f"none is used, but {origin}"
+    yield "session", "ok" if used else "note", told, ""
     world.patience.renew()
     response = fetch(check_request(feed, answer.password), world)
-    return [judge_answer(feed, response, origin, account)]
+    yield judge_answer(feed, response, origin, used.account if used else "")
 
 
-def judge_session(
-    used: Session | None, before: Session | None, origin: str, problem: Finding | None, now: float
-) -> Finding:
-    """Return what there is to say of the session: the one in use, or the one kept `before`."""
-    if used:
-        return Finding("session", "ok", f"{describe(used, now)}, from {origin}")
-    if before and problem:
-        text = f"{describe(before, now)}: it cannot be used, and nothing renewed it"
-        return Finding("session", "wrong", text, problem.mend)
-    return Finding("session", "note", f"not needed: {origin}" if origin else "none is kept")
-
-
-def judge_kept(feed: Feed, world: World) -> list[Finding]:
-    """Return what there is to say of a session that nobody can check."""
-    session = read_session(world.store.read(entry(feed, world)))
-    return [Finding("session", "note", describe(session, world.now()) if session else "none is kept")]
-
-
-def examine(feed: Feed, world: World) -> list[Finding]:
-    """Return what there is to say about one feed, from the way to it up to its own word."""
+def examine(feed: Feed, world: World) -> Iterator[Finding]:
+    """Yield what there is to say about one feed, from the way to it up to its own word."""
     world.patience.renew()
-    (proxy, by, truststore), failure = tried("proxy", ("", "", False), world.route, feed.host)
-    findings = [
-        Finding("address", "ok", f"{feed.url} is of organization '{feed.organization}'"),
-        *(failure or [Finding("proxy", "ok", f"{proxy} ({by})" if proxy else "none")]),
-        judge_trust(world.environ, truststore),
-    ]
+    yield "address", "ok", f"{feed.url} is of organization '{feed.organization}'", ""
+    proxy, by, truststore = world.route(feed.host)
+    yield "proxy", "ok", f"{proxy} ({by})" if proxy else "none", ""
+    yield judge_trust(world.environ, truststore)
     try:
         response = fetch(headers_only(feed.url), world)
-    except Exception as error:  # mostly a NetworkError
-        nobody = Challenge(feed, lambda: remembered(feed, None))
-        findings += guarded("sources", judge_sources, nobody, {}, "", world)
-        findings += guarded("session", judge_kept, feed, world)
-        return [*findings, judge_network(error, feed.host, proxy, by)]
-    findings += judge_clock("".join(response.lines("date")[:1]), world.now())
-    challenge = Challenge(feed, lambda: read_challenge(feed, response))
-    return findings + guarded("sign-in", look_up, challenge, world)
+    except NetworkError as error:
+        session = read_session(world.store.read(entry(feed, world)))
+        yield "session", "note", describe(session, world.now()) if session else "none is kept", ""
+        topic, state, text, mend = trouble("feed", error)
+        if proxy and error.passing:
+            mend = f"change or unset the proxy ({by} names {proxy}), or add {feed.host} to NO_PROXY"
+        yield topic, state, text, mend
+        return
+    yield from judge_clock("".join(response.lines("date")[:1]), world.now())
+    yield from guarded("sign-in", look_up, Challenge(feed, lambda: read_challenge(feed, response)), world)
 
 
-def told(program: str, read: Callable[[Mapping[str, str], list[tuple[str, str]]], T], world: World) -> T:
-    """Return what is read from the variables and files that tell a program what to do."""
-    files = []
-    for path in world.settings(program):
-        with suppress(OSError):
-            files.append((path, world.read(path).decode("utf-8-sig", "replace")))
-    return read(world.environ, files)
-
-
-def examine_programs(pin: str, needed: bool, world: World) -> list[Finding]:
-    """Return what `keyring` programs there are, each asked for its backends."""
-    return judge_programs([(path, probe(path, pin, world)) for path in world.programs("keyring")], needed)
-
-
-def set_up(asked: str | None, pip: Client, uv: Client, world: World) -> list[Finding]:
-    """Return what there is to say about keyring and those who call it."""
-    servers = parse_servers(world.environ)
-    (pin, by), findings = tried("keyring settings", ("", ""), told, "keyring", read_pin, world)
-    findings += [judge_pin(pin, by)] if by else []
-    needed = "subprocess" in (pip.provider, uv.provider)
-    findings += guarded("keyring", examine_programs, pin, needed, world)
-    user = has_user(asked) if asked else True
-    ours = [index for index in pip.indexes if parse_feed(index[0], servers)]
-    findings.append(judge_pip(pip, bool(ours), user, is_on(world.environ, "PIP_NO_INPUT")))
-    ours = [index for index in uv.indexes if parse_feed(index[0], servers)]
-    findings.append(judge_uv(uv, ours, user))
-    return findings
-
-
-def kept_where(world: World) -> list[Finding]:
-    """Return where sessions are kept."""
-    labels = world.store.labels()
-    if not labels:
-        return [Finding("store", "note", "none: nothing lasts beyond one command")]
-    return [Finding("store", "ok", labels[0])]
-
-
-def versions(world: World) -> list[Finding]:
-    """Return what runs here."""
+def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
+    """Yield all findings, about the feed asked for or those that pip's and uv's settings name."""
     import sys
-    from importlib.metadata import PackageNotFoundError, version
 
-    found = []
-    for name in ("keyring", "urllib3"):
-        with suppress(PackageNotFoundError):
-            found.append(f"{name} {version(name)}")
-    python = ".".join(map(str, sys.version_info[:3]))
-    return [Finding("version", "ok", ", ".join([__version__, f"Python {python}", *found]))]
-
-
-def diagnose(asked: str | None, world: World) -> list[Finding]:
-    """Return all findings, about the feed asked for or those that pip's and uv's settings name."""
     servers = parse_servers(world.environ)
-    pip, unread = tried("pip settings", Client(), told, "pip", pip_client, world)
-    uv, unread_too = tried("uv settings", Client(), told, "uv", uv_client, world)
-    urls = [asked] if asked is not None else [url for url, _ in (*pip.indexes, *uv.indexes)]
+    yield "version", "ok", f"{__version__}, Python {sys.version.split()[0]}", ""
+    urls = [] if asked is None else [asked]
+    providers, judged = [], []
+    for name, read in (("pip", pip_settings), ("uv", uv_settings)):
+        try:
+            provider, by, indexes = read(world)
+        except Exception as error:  # the rest is worth knowing
+            yield trouble(f"{name} settings", error)
+            continue
+        providers.append(provider)
+        urls += [url for url, _ in indexes if asked is None]
+        ours = [each for each in indexes if parse_feed(each[0], servers)]
+        judged.append(judge_client(name, provider, by, ours))
+    if sys.version_info < (3, 11):
+        yield "uv settings", "note", "only its variables: this Python (before 3.11) reads no TOML", ""
+    yield from guarded("keyring settings", examine_keyring, "subprocess" in providers, world)
+    yield from judged
     feeds = {feed.url: feed for feed in (parse_feed(url, servers) for url in urls) if feed}
-    findings = guarded("version", versions, world)
     if asked is not None and not feeds:
         text = "this is no address of an Azure Artifacts feed (https, its host, an organization)"
-        findings.append(Finding("address", "wrong", text, f"ask about {FEED_FORM}"))
-    findings += [*unread, *unread_too, *set_up(asked, pip, uv, world)]
-    findings += guarded("store", kept_where, world)
+        yield "address", "wrong", text, f"ask about {FEED_FORM}"
     for feed in feeds.values():
-        findings += guarded("feed", examine, feed, world)
-    return findings
+        yield from guarded("feed", examine, feed, world)
 
 
 def next_step(findings: Sequence[Finding]) -> str:
     """Return the one thing to do next: the first mend, or what there is to say where all is well."""
-    wrong = [finding for finding in findings if finding.state == "wrong"]
-    if wrong:
-        return next((finding.mend for finding in wrong if finding.mend), wrong[0].text)
-    feeds = [finding.text for finding in findings if finding.topic == "feed"]
-    if not feeds:
-        return f"To ask about a feed: keyrings-artifacts {FEED_FORM}"
-    return f"Nothing to do: the feed {feeds[0]}."
+    mends = [mend for _, state, _, mend in findings if state == "wrong"]
+    healthy = [f"Nothing to do: the feed {text}." for topic, _, text, _ in findings if topic == "feed"]
+    return [*mends, *healthy, f"To ask about a feed: keyrings-artifacts {FEED_FORM}"][0]
 
 
 def render(findings: Sequence[Finding], colour: bool) -> str:
     """Return the findings for a person to read, with the one thing to do next as the last line."""
     marks = {"ok": ("ok", "32"), "note": ("-", "2"), "wrong": ("WRONG", "1;31")}
-    width = max(len(finding.topic) for finding in findings)
-    lines = []
+    lines, word = [], ""
     for topic, state, text, mend in findings:
         mark, code = marks[state]
-        padded = f"\033[{code}m{mark}\033[0m{' ' * (5 - len(mark))}" if colour else f"{mark:5}"
-        lines.append(f"{padded}  {topic:{width}}  {shown(text, 600)}")
-        if mend:
-            lines.append(f"{'':5}  {'':{width}}  mend: {shown(mend, 600)}")
-    word = "Next: " if any(finding.state == "wrong" for finding in findings) else ""
+        mark = f"\033[{code}m{mark:5}\033[0m" if colour else f"{mark:5}"
+        lines.append(f"{mark}  {topic:19}  {shown(text, 600)}")
+        lines += [f"{'':26}  mend: {shown(mend, 600)}"] if mend else []
+        word = "Next: " if state == "wrong" else word
     return "\n".join([*lines, "", word + shown(next_step(findings), 600), ""])
 
 
 def as_json(findings: Sequence[Finding]) -> str:
     """Return the findings for a machine to read."""
-    good = all(finding.state != "wrong" for finding in findings)
-    rows = [finding._asdict() for finding in findings]
+    good = all(state != "wrong" for _, state, *_ in findings)
+    rows = [dict(zip(("topic", "state", "text", "mend"), finding)) for finding in findings]
     report = {"version": __version__, "ok": good, "next": next_step(findings), "findings": rows}
     return json.dumps(report, indent=2) + "\n"
 
@@ -4073,8 +3875,8 @@ def put(findings: Sequence[Finding], machine: bool) -> None:
 
     try:
         stream: Any = sys.stdout
-        drawn = "WT_SESSION" in os.environ or os.environ.get("TERM", "dumb") not in ("", "dumb")
-        colour = bool(stream.isatty() and drawn and not os.environ.get("NO_COLOR"))
+        dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb")
+        colour = stream.isatty() and not dull
         stream.reconfigure(errors="backslashreplace")
         stream.write(as_json(findings) if machine else render(findings, colour))
         stream.flush()
@@ -4087,9 +3889,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the doctor on the command line, and return its exit status: 0 where the feed accepts."""
     import argparse
 
-    parser = argparse.ArgumentParser(
-        prog="keyrings-artifacts", description="Find out why a feed of Azure Artifacts does not open."
-    )
+    about = "Find out why a feed of Azure Artifacts does not open."
+    parser = argparse.ArgumentParser(prog="keyrings-artifacts", description=about)
     told = "the address of a feed; without, those that the settings of pip and uv name"
     parser.add_argument("url", nargs="?", metavar="URL", help=told)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -4100,12 +3901,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = real_world()
     world = altered(world, notify=notices.append, store=Store(notices.append, world.patience))
     try:
-        findings = diagnose(arguments.url, world)
+        findings = list(diagnose(arguments.url, world))
     except KeyboardInterrupt:
         return 130
-    findings[1:1] = [Finding("notice", "note", text) for text in notices]
+    findings[1:1] = [("notice", "note", text, "") for text in notices]
     put(findings, arguments.json)
-    return 1 if any(finding.state == "wrong" for finding in findings) else 0
+    return 1 if any(state == "wrong" for _, state, *_ in findings) else 0
 
 
 # keyring loads this file by its name: under another, its class would be another keyring to it.
