@@ -3535,9 +3535,13 @@ def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any
     indexes = []
     for label, url, always in found:
         named = environ.get(f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', label.upper())}_USERNAME")
-        user = "@" in url.partition("://")[2].partition("/")[0]
-        indexes.append((url, bool(always or named or user)))
+        indexes.append((url, bool(always or named or has_user(url))))
     return provider.strip().lower(), by, indexes
+
+
+def has_user(url: str) -> bool:
+    """Whether an address holds a user name."""
+    return "@" in url.partition("://")[2].partition("/")[0]
 
 
 def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bool]]) -> Finding:
@@ -3828,6 +3832,8 @@ def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
         providers.append(provider)
         urls += [url for url, _ in indexes if asked is None]
         ours = [each for each in indexes if parse_feed(each[0], servers)]
+        if name == "uv" and provider == "subprocess" and not ours:  # then it is that one that uv may be given
+            ours = [(url, has_user(url)) for url in urls if parse_feed(url, servers)]
         judged.append(judge_client(name, provider, by, ours))
     if sys.version_info < (3, 11):
         yield "uv settings", "note", "only its variables: this Python (before 3.11) reads no TOML", ""

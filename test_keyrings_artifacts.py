@@ -8925,6 +8925,12 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
         "no user name",
         "https://VssSessionToken@",
     ),
+    "no user in URL": (
+        {"UV_KEYRING_PROVIDER": "subprocess"},
+        "uv",
+        "no user name",
+        "https://VssSessionToken@",
+    ),
     "no user in project": (uv_project, "uv", "has no user name", "VssSessionToken@"),
     "null": (
         {"PYTHON_KEYRING_BACKEND": NULL},
@@ -9239,7 +9245,7 @@ CI_RUN = "run by .ci/run"
 STANDS = "not run: it stands for commands that are run elsewhere"
 NAMED = "not run: only spoken of"
 
-EXAMINE = "keyrings-artifacts https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/"
+EXAMINE = "keyrings-artifacts https://VssSessionToken@pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/"
 
 # Every command of the README, and the test that runs it, or why none can.
 COMMANDS = {
