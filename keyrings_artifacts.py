@@ -1951,7 +1951,8 @@ def read_device(challenge: Challenge, url: str, response: Response) -> Device:
     interval = min(max(number(body.get("interval")) or 5, 1), MINUTE)
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": str(code)}
     poll = replace(form_request(url, **form), tries=1)
-    return Device(poll, user_code, page, number(body.get("expires_in")) or 15 * MINUTE, interval)
+    seconds = number(body.get("expires_in")) or 0
+    return Device(poll, user_code, page, seconds if seconds > 0 else 15 * MINUTE, interval)
 
 
 def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[[float], T | None]) -> T:
@@ -2291,16 +2292,20 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
     Returns a sentence for the person, or `None` where nothing was kept. Nobody is asked.
     """
     session = read_session(world.store.read(entry(feed, world)))
-    told = remembered(feed, session)
+    told, unsure = remembered(feed, session), ""
     if session is None and not feed.server:  # then only the service knows whose refresh token it is
-        with suppress(ArtifactsError, PublicFeed):
+        try:
             told = read_challenge(feed, fetch(headers_only(feed.url), world))
+        except PublicFeed:
+            pass
+        except ArtifactsError as error:
+            unsure = f"An earlier sign-in may be left, of which only the feed can tell. {error}"
     challenge = Challenge(feed, lambda: told)
-    left = ""
+    left = unsure or "Nothing else of it is left here."
     if session and session.pat_id and not revoke(challenge, session.pat_id, world):
         left = (
             f"Its PAT '{pat_name(world)}' could not be revoked: do so at "
-            f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens. "
+            f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens. {left}"
         )
     names = inherited_names(feed, service, username, world)
     erased = [
@@ -2313,9 +2318,9 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
             f"What is kept for organization '{feed.organization}' could not all be deleted: unlock or repair "
             "the keyring, then run 'keyring del' again."
         )
-    if not any(erased):
-        return None
-    return f"Signed out of organization '{feed.organization}'. {left}Nothing else of it is left here."
+    if unsure and not any(erased):
+        raise ArtifactsError(f"Nothing was found of organization '{feed.organization}'. {unsure}")
+    return f"Signed out of organization '{feed.organization}'. {left}" if any(erased) else None
 
 
 def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
@@ -2323,7 +2328,7 @@ def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
     for source in (refresh_token, azure_cli):
         with suppress(ArtifactsError):
             bearer = source(world, challenge._replace(feed=challenge.feed._replace(bare=True)))
-            if bearer and fetch(revoke_request(challenge, bearer, pat_id), world).status < 300:
+            if bearer and fetch(revoke_request(challenge, bearer, pat_id), world).status in (200, 204):
                 return True
     return False
 
@@ -2594,6 +2599,10 @@ class Store:
         """Forget a name everywhere; whether it was kept anywhere."""
         found = [self._try(place, erase_entry, place, name) for place in self._places()]
         return _memory.pop(name, None) is not None or any(found)
+
+    def forget(self, name: str) -> None:
+        """Forget a name in this process, though not where it is kept."""
+        _memory.pop(name, None)
 
     def foreign(self, names: Sequence[tuple[str, str]], erase: bool = False) -> list[str]:
         """Return what other keyrings have under pairs of service and user name; also erase it."""
@@ -2911,6 +2920,8 @@ def open_lock(name: str) -> TextIO:
     """Return the file that stands for a name's turns; raises `OSError`, `RuntimeError` without a home."""
     folder = Path(platform_.data_root()) / "keyrings_artifacts"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid():
+        raise PermissionError  # whose owner could hold the lock for ever
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     return open(os.open(folder / f"{file_name(name)}.lock", flags, 0o600), "r+")
 
@@ -4017,12 +4028,14 @@ class ArtifactsKeyringBackend(KeyringBackend):
         if feed is None:
             write_elsewhere("set_password", service, username, password)
             return
+        world = real_world()
         try:
             session = Session(clean_token(password, "The password"), "set", checked=0)
-            kept = keep(feed, session, real_world())
+            kept = keep(feed, session, world)
         except ArtifactsError as error:
             raise PasswordSetError(str(error)) from None
         if not kept:
+            world.store.forget(entry(feed, world))
             raise PasswordSetError(
                 "There is no keyring here that can keep a personal access token: put it in a file "
                 "of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."

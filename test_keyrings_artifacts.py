@@ -6069,6 +6069,35 @@ def test_setting_a_pat_says_what_is_wrong_with_the_environment(machine: Machine)
     )
 
 
+def test_a_pat_that_could_not_be_set_is_not_used(machine: Machine) -> None:
+    code = (
+        "import sys, keyring, keyring.errors\n"
+        "try: keyring.set_password(sys.argv[1], 'me', 'a' * 52)\n"
+        "except keyring.errors.PasswordSetError as error: print(str(error)[:29])\n"
+        "print(len(keyring.get_password(sys.argv[1], 'me')))"
+    )
+    machine.az()
+    told, length = machine.python(code, FEED).splitlines()
+    assert told == "There is no keyring here that"
+    assert int(length) > 52
+
+
+def test_a_lock_in_a_folder_of_somebody_elses_is_not_waited_for(machine: Machine) -> None:
+    import fcntl
+
+    if os.geteuid():
+        pytest.skip("only root gives folders away")
+    machine.az()
+    machine.get()
+    folder = next(machine.home.rglob("keyrings_artifacts"))
+    (folder / "session-contoso.json").unlink()
+    os.chown(folder, 12345, 12345)
+    with (folder / "session-contoso.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = machine.keyring("get", FEED, "me")
+    assert opens(machine, done.stdout.strip())
+
+
 def test_pinned_and_alone_it_keeps_nothing_for_other_services(machine: Machine) -> None:
     assert machine.keyring("get", "my-service", "me", status=1, **PINNED).stderr == ""
     assert "NotOurs" in set_password(machine, "my-service", "mine", **PINNED).stderr
@@ -6987,10 +7016,37 @@ def test_signing_out_revokes_the_pat_and_leaves_nothing(desktop: Machine) -> Non
     assert len(opened(desktop)) == 2
 
 
-def test_signing_out_says_when_a_pat_could_not_be_revoked(desktop: Machine) -> None:
+def test_signing_out_says_when_only_the_feed_could_tell_what_is_left(machine: Machine) -> None:
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    open_browser(machine)
+    machine.get(**chain)
+    path = machine.home / "small-keyring.json"
+    kept = json.loads(path.read_text())
+    (name,) = (name for name in kept if name.startswith("keyrings.artifacts/session/"))
+    path.write_text(json.dumps({**kept, name: "spoiled"}))
+    dead = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+    said = machine.keyring("del", FEED, "me", **chain, **dead).stderr
+    assert said.startswith(
+        "keyrings.artifacts: Signed out of organization 'contoso'. An earlier sign-in may be left, of which "
+        "only the feed can tell. The proxy did not let us through"
+    )
+    said = machine.keyring("del", FEED, "me", status=1, **chain, **dead).stderr
+    assert "PasswordDeleteError: Nothing was found of organization 'contoso'. An earlier sign-in" in said
+    assert machine.keyring("del", FEED, "me", **chain).stderr == (
+        "keyrings.artifacts: Signed out of organization 'contoso'. Nothing else of it is left here.\n"
+    )
+    assert json.loads(path.read_text()) == {}
+
+
+@pytest.mark.parametrize("spoiled", ["refused", "a sign-in page"])
+def test_signing_out_says_when_a_pat_could_not_be_revoked(desktop: Machine, spoiled: str) -> None:
     open_browser(desktop)
     desktop.get()
-    desktop.services.accounts["ada@contoso.example"].refresh_tokens.clear()
+    if spoiled == "refused":
+        desktop.services.accounts["ada@contoso.example"].refresh_tokens.clear()
+    else:
+        page = Reply(203, [("Content-Type", "text/html")], b"<html>")
+        desktop.services.faults.append(fault(page, 9, path_contains="tokens/pats"))
     done = desktop.keyring("del", FEED, "me")
     assert re.fullmatch(
         r"keyrings.artifacts: Signed out of organization 'contoso'. Its PAT 'keyrings.artifacts on \S+' "
