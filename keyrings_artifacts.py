@@ -2744,8 +2744,10 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
     def work() -> None:
         try:
             done.append((True, function(*arguments)))
-        except BaseException as error:  # handed to the caller
+        except Exception as error:  # handed to the caller
             done.append((False, error))
+        except BaseException as error:  # another keyring must not end this process
+            done.append((False, RuntimeError(type(error).__name__)))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -3231,16 +3233,16 @@ def _send(request: Request) -> Response:
             body += part
     finally:
         answer.close()
-    headers = tuple((name.lower(), value) for name, value in answer.headers.items())
-    promised = number(dict(headers).get("content-length"))
-    if not headers or (request.body_limit and promised and len(body) < promised):
-        raise unreachable(request, ConnectionError("cut off"))  # urllib3 1.26 does not look
     if len(body) > request.body_limit:
         raise NetworkError(
             f"{authority_of(request.url)} answered with far more than a token: check the address, and who "
             "is between you and it.",
             passing=False,
         )
+    headers = tuple((name.lower(), value) for name, value in answer.headers.items())
+    promised = number(dict(headers).get("content-length"))
+    if not headers or (request.body_limit and promised and len(body) < promised):
+        raise unreachable(request, ConnectionError("cut off"))  # urllib3 1.26 does not look
     return Response(answer.status, headers, body)
 
 
@@ -3523,7 +3525,10 @@ def uv_settings(world: World) -> Client:
                 files.append((path, tomllib.loads(text)))
             except ValueError:
                 raise ArtifactsError(f"uv cannot read {shown(path)}: mend that file.") from None
-    return read_uv(world.environ, files)
+    try:
+        return read_uv(world.environ, files)
+    except (AttributeError, KeyError, TypeError):
+        raise ArtifactsError("uv's settings are not of the form that uv reads: mend its files.") from None
 
 
 def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any]]]) -> Client:
@@ -3818,7 +3823,7 @@ def examine(feed: Feed, world: World) -> Iterator[Finding]:
         session = read_session(world.store.read(entry(feed, world)))
         yield "session", "note", describe(session, world.now()) if session else "none is kept", ""
         topic, state, text, mend = trouble("feed", error)
-        if proxy and error.passing:
+        if proxy and error.passing and " answered " not in text:
             mend = f"change or unset the proxy ({by} names {proxy}), or add {feed.host} to NO_PROXY"
         yield topic, state, text, mend
         return

@@ -5149,7 +5149,7 @@ def test_the_output_of_a_program_is_read_to_its_end_and_kept_in_part() -> None:
     assert (done.returncode, len(done.stdout), done.stderr) == (0, module.MAX_BODY, "y\n")
 
 
-@pytest.mark.parametrize(("beyond", "taken"), [(0, True), (1, False)])
+@pytest.mark.parametrize(("beyond", "taken"), [(0, True), (1, False), (1 << 20, False)])
 def test_an_answer_is_read_up_to_a_limit(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, beyond: int, taken: bool
 ) -> None:
@@ -8834,6 +8834,16 @@ def uv_project(machine: Machine) -> dict[str, str]:
     return {"UV_NO_CONFIG": "", "UV_KEYRING_PROVIDER": "subprocess"}
 
 
+def uv_garbled(machine: Machine) -> dict[str, str]:
+    written(machine, "pyproject.toml", "[tool.uv]\nkeyring-provider = [1, 2]\n")
+    return {"UV_NO_CONFIG": ""}
+
+
+def out_of_order(machine: Machine) -> dict[str, str]:
+    machine.services.faults.append(fault(Reply(500), 99))
+    return {}
+
+
 def null_in_file(machine: Machine) -> dict[str, str]:
     machine.keyring("--disable")
     return {}
@@ -8995,6 +9005,8 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
         "unset PYTHON_KEYRING_BACKEND",
     ),
     "null in file": (null_in_file, "keyring settings", "never this backend", "delete default-keyring from"),
+    "uv's table": (uv_garbled, "uv settings", "not of the form that uv reads", "mend its files"),
+    "out of order": (out_of_order, "feed", "answered 500", "Try again in a few minutes"),
     "file unreadable": (no_settings, "keyring settings", "cannot read", "mend or delete that file"),
     "proxy dead": (
         DEAD,
@@ -9064,7 +9076,7 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
     ),
 }
 if sys.version_info < (3, 11):  # which reads no TOML
-    del SET_UPS["no user in project"]
+    del SET_UPS["no user in project"], SET_UPS["uv's table"]
 
 
 @pytest.mark.parametrize(("breaks", "topic", "text", "mend"), SET_UPS.values(), ids=SET_UPS)
@@ -10924,6 +10936,8 @@ FAILURES = {
     "denied": "raise Denied()",
     "UnicodeError": "b'\\xff'.decode()",
     "recursion": "fail()",
+    "panic": "raise type('PanicException', (BaseException,), {})",
+    "exit": "raise SystemExit(7)",
 }
 METHODS = (("get", "set", "delete"), ("set",), ("delete",))
 
