@@ -42,10 +42,10 @@ import os
 import re
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, urlsplit
 
@@ -95,6 +95,7 @@ MAX_TOKEN: Final = 1 << 14  # characters
 SIGN_IN_SECONDS: Final = 180.0
 REFRESH_IDLE: Final = 30 * DAY  # after which a refresh token is used lest it end at 90 days
 AZ_SECONDS: Final = 30.0  # az starts in 1 to 15 seconds (Azure/azure-cli#29871)
+LEFT_ALONE: Final = 10 * MINUTE  # for so long a place that failed, and a person who declined
 STORE_SECONDS: Final = 30.0  # long enough to type the password that unlocks a keyring
 PROVIDERS: Final = 9  # the priority from which keyrings make credentials up and keep none
 KEY_BYTES: Final = 32
@@ -103,15 +104,13 @@ ENTRY_LIMIT: Final = 1200  # characters; Windows takes 2,560 bytes of UTF-16 an 
 # Feed hosts, themselves or a dot and a name before them, and the token hosts that may serve them.
 # The last three are Microsoft's own test fabrics. Source: artifacts-credprovider's allow-lists.
 _PRODUCTION: Final = ("vssps.dev.azure.com", "vssps.visualstudio.com")
-FEED_HOSTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "pkgs.dev.azure.com": _PRODUCTION,
-        "pkgs.visualstudio.com": _PRODUCTION,
-        "pkgs.codedev.ms": ("vssps.codedev.ms",),
-        "pkgs.vsts.me": ("vssps.vsts.me",),
-        "pkgs.codeapp.ms": ("vssps.codeapp.ms",),
-    }
-)
+FEED_HOSTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "pkgs.dev.azure.com": _PRODUCTION,
+    "pkgs.visualstudio.com": _PRODUCTION,
+    "pkgs.codedev.ms": ("vssps.codedev.ms",),
+    "pkgs.vsts.me": ("vssps.vsts.me",),
+    "pkgs.codeapp.ms": ("vssps.codeapp.ms",),
+}
 
 # https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud, public cloud
 SIGN_IN_HOSTS: Final = frozenset(
@@ -205,8 +204,8 @@ class Request(Value):
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str]
+    body: bytes | None = None
     body_limit: int = MAX_BODY
     tries: int = TRIES
     direct: bool = False  # past any proxy: to this machine itself
@@ -218,8 +217,8 @@ class Response(Value):
     """Its answer; header names in lower case, a repeated header once for each line."""
 
     status: int
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
 
     def lines(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key == name]
@@ -237,7 +236,7 @@ class Completed(NamedTuple):
 class Bearer(Value):
     """An Entra access token; `expires` is an epoch."""
 
-    token: str = field(repr=False)
+    token: str
     expires: float
     source: str
     person: bool
@@ -259,7 +258,7 @@ class Device(NamedTuple):
 class Session(Value):
     """What opens the feeds of one organization, and what is known of it. Times are epochs."""
 
-    token: str = field(repr=False)
+    token: str
     kind: str  # of LADDER, or "set": a PAT of the person's own
     checked: float  # when the service last accepted it
     expires: float | None = None  # None: it did not say
@@ -274,7 +273,7 @@ class Session(Value):
 class Answer(Value):
     """A credential for the caller; `username` None leaves the name to the caller."""
 
-    password: str = field(repr=False)
+    password: str
     username: str | None = None
 
 
@@ -330,10 +329,11 @@ class NoCredential(ArtifactsError):
     def __init__(self, challenge: Challenge, failures: Sequence[object], silent: str) -> None:
         import shlex
 
+        failures = list(dict.fromkeys(map(str, failures)))  # several sources may end for the same reason
         name, url = challenge.feed.organization, shlex.quote(challenge.feed.url)
         tried = "\n".join(f"  {failure}" for failure in failures[:8])
         if len(failures) == 1:
-            text = str(failures[0])
+            text = failures[0]
         elif failures:
             text = f"No sign-in to organization '{name}' succeeded:\n{tried}"
         else:  # the tenant takes a request, which may fail itself and say less than what failed before
@@ -795,13 +795,11 @@ def given_credential(feed: Feed, world: World) -> Answer | None:
 _AUTHORIZATION_URI: Final = r"(?i)\bauthorization_uri\s*=\s*\"?([^\",\s]*)"
 _NO_TENANT: Final = ("", "00000000-0000-0000-0000-000000000000")  # personal accounts
 
-_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Accept": "application/json",
-        "User-Agent": f"keyrings.artifacts/{__version__}",
-        "X-TFS-FedAuthRedirect": "Suppress",  # 401 in place of a redirect to a sign-in page
-    }
-)
+_HEADERS: Final[Mapping[str, str]] = {
+    "Accept": "application/json",
+    "User-Agent": f"keyrings.artifacts/{__version__}",
+    "X-TFS-FedAuthRedirect": "Suppress",  # 401 in place of a redirect to a sign-in page
+}
 
 
 def headers_only(url: str, extra: Mapping[str, str] | None = None, tries: int = TRIES) -> Request:
@@ -810,7 +808,7 @@ def headers_only(url: str, extra: Mapping[str, str] | None = None, tries: int = 
 
 
 def check_request(feed: Feed, token: str, tries: int = TRIES) -> Request:
-    """Return the request that shows whether a token opens a feed; see `accepted`."""
+    """Return the request that shows whether a token opens a feed; see `is_sign_in`."""
     pair = base64.b64encode(f"{DEFAULT_USERNAME}:{token}".encode()).decode()
     return headers_only(feed.url, {"Authorization": f"Basic {pair}"}, tries)
 
@@ -818,14 +816,10 @@ def check_request(feed: Feed, token: str, tries: int = TRIES) -> Request:
 def is_sign_in(response: Response) -> bool:
     """Whether an answer means "who are you": 401, the sign-in page (203), or the way to it.
 
-    303 is none: it is how the service sends a client to a package file.
+    303 is none: it is how the service sends a client to a package file. Nor are 403 and 404: what a
+    credential may do is another matter.
     """
-    return response.status in (203, 401) or response.status in (301, 302, 307, 308)
-
-
-def accepted(response: Response) -> bool:
-    """Whether the service knew the credential. What it may do is another matter: 403, 404."""
-    return not is_sign_in(response)
+    return response.status in (203, 301, 302, 307, 308, 401)
 
 
 def read_challenge(feed: Feed, response: Response) -> Discovered:
@@ -835,10 +829,9 @@ def read_challenge(feed: Feed, response: Response) -> Discovered:
     service are taken from them only where they are what Microsoft's would be, and raise otherwise.
     """
     reading = not feed.takes_uploads  # anybody may read a public feed; writing takes a credential
-    if reading and (200 <= response.status < 300 or response.status == 303):
-        if not is_sign_in(response):
-            raise PublicFeed
-    elif reading and response.status == 404:
+    if reading and (200 <= response.status < 300 or response.status == 303) and not is_sign_in(response):
+        raise PublicFeed
+    if reading and response.status == 404:
         raise ArtifactsError(
             f"{feed.host} knows no such feed ({shown(feed.url)}): check the names of organization, "
             "project and feed in the URL."
@@ -1035,7 +1028,8 @@ TOO_LATE: Final = f"what came before took {CALL_SECONDS:.0f} seconds. Check the 
 def fetch(request: Request, world: World) -> Response:
     """Return the answer to a request, tried again after a drop, a time-out, 429 and 5xx.
 
-    Raises `NetworkError` when none of the tries brought anything better, or time is up.
+    Raises `NetworkError` when none of the tries brought anything better, or time is up; at once where
+    another try would bring the same.
     """
     host = shown(authority_of(request.url), 80)
     failure = NetworkError(f"{host} was not asked: {TOO_LATE}")
@@ -1068,20 +1062,18 @@ def fetch(request: Request, world: World) -> Response:
 
 # What an application's refusal means for whoever configured it, by AADSTS number:
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "7000215": "the secret is wrong; set its value, not its id",
-        "7000222": "the secret has expired; make a new one",
-        "700016": "the tenant knows no such application; check client and tenant id",
-        "90002": "there is no such tenant; check the tenant id",
-        "700027": "the certificate is not the application's, or has expired",
-        "50012": "the certificate is not the application's, or has expired",
-        "70021": "no federated credential of the application matches; check issuer and subject",
-        "700211": "no federated credential of the application has this issuer",
-        "700212": "no federated credential of the application has this audience",
-        "700213": "no federated credential of the application has this subject",
-    }
-)
+REMEDIES: Final[Mapping[str, str]] = {
+    "7000215": "the secret is wrong; set its value, not its id",
+    "7000222": "the secret has expired; make a new one",
+    "700016": "the tenant knows no such application; check client and tenant id",
+    "90002": "there is no such tenant; check the tenant id",
+    "700027": "the certificate is not the application's, or has expired",
+    "50012": "the certificate is not the application's, or has expired",
+    "70021": "no federated credential of the application matches; check issuer and subject",
+    "700211": "no federated credential of the application has this issuer",
+    "700212": "no federated credential of the application has this audience",
+    "700213": "no federated credential of the application has this subject",
+}
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 VM_TAG: Final = b"7783-7084-3265-9085-8269-3286-77"  # of every Azure VM's chassis
 VM_HOST: Final = "http://169.254.169.254"
@@ -1101,6 +1093,8 @@ def application(source: str, world: World, challenge: Challenge, client: str, **
     """
     base = application_authority(world.environ, challenge)
     form = {"client_id": client, "grant_type": "client_credentials", **form}
+    if "client_assertion" in form:
+        form["client_assertion_type"] = ASSERTION_TYPE
     request = form_request(f"{base}/oauth2/v2.0/token", scope=f"{AZURE_DEVOPS}/.default", **form)
     response = fetch(request, world)
     body = parse_object(response.body)
@@ -1155,14 +1149,10 @@ def parse_us_date(text: object) -> float | None:
 
     `09/14/2026 12:00:00 +00:00`, or with `AM` or `PM`.
     """
-    form = r"(\d\d?)/(\d\d?)/(\d{4}) (\d\d?):(\d\d):(\d\d)(?: ([AP])M)? \+00:00"
-    match = re.fullmatch(form, text, re.ASCII) if isinstance(text, str) else None
-    if match is None:
-        return None
-    month, day, year, hour, minute, second = map(int, match.groups()[:6])
-    if match[7]:
-        hour = hour % 12 + (12 if match[7] == "P" else 0)
-    return parse_date(f"{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    for form in ("%m/%d/%Y %H:%M:%S %z", "%m/%d/%Y %I:%M:%S %p %z"):
+        with suppress(ValueError):
+            return datetime.datetime.strptime(str(text), form).timestamp()
+    return None
 
 
 def service_principal(world: World, challenge: Challenge) -> Bearer | None:
@@ -1194,8 +1184,7 @@ def certified(source: str, world: World, challenge: Challenge, client: str, path
     except (OSError, ValueError, TypeError) as error:
         why = shown(getattr(error, "strerror", None) or "no RSA key and certificate, or another password")
         raise ArtifactsError(f"{name} cannot be used ({why}): check path, format and password.") from None
-    form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-    return application(source, world, challenge, client, **form)
+    return application(source, world, challenge, client, client_assertion=assertion)
 
 
 def sign_assertion(
@@ -1250,8 +1239,7 @@ def workload_identity(world: World, challenge: Challenge) -> Bearer | None:
     assertion = client and next(filter(None, (issue(world) for issue in ISSUERS)), None)
     if not assertion:
         return None
-    form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-    return application("workload_identity", world, challenge, client, **form)
+    return application("workload_identity", world, challenge, client, client_assertion=assertion)
 
 
 def from_token_file(world: World) -> str | None:
@@ -1534,9 +1522,7 @@ def read_tool(tool: Tool, done: Completed, now: float) -> Bearer:
             f"{tool.source}: {tool.name} printed something that is not a token. Run '{tool.check}' to see "
             f"what, and update {tool.name} if it looks right."
         )
-    payload = claims(str(token))
-    expires = number(data.get("expires_on")) or number(payload.get("exp")) or now + HOUR
-    return Bearer(str(token), expires, tool.source, is_person(payload), account_of(payload))
+    return machine_bearer(tool.source, {"access_token": token, "expires_on": data.get("expires_on")}, now)
 
 
 def codespaces(world: World, challenge: Challenge) -> Bearer | None:
@@ -1726,14 +1712,12 @@ class Page(NamedTuple):
     answer: Mapping[str, str] | None = None
 
 
-PAGE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Content-Type": "text/html; charset=utf-8",
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",
-        "Connection": "close",
-    }
-)
+PAGE_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Connection": "close",
+}
 
 
 def answer_browser(target: str, form: str, state: str) -> Page:
@@ -1809,7 +1793,8 @@ def refresh_entry(challenge: Challenge, world: World) -> str:
 
 def refreshed(world: World, challenge: Challenge) -> Bearer | None:
     """Return a token by an earlier sign-in, `None` where there was none; raises where it is over."""
-    kept = parse_object(world.store.read(refresh_entry(challenge, world)) or "").get("refresh_token")
+    text = world.store.read(refresh_entry(challenge, world), latest=True)  # others may have signed in anew
+    kept = parse_object(text or "").get("refresh_token")
     if not is_token(kept):
         return None
     url = f"{authority(challenge, world.environ)}/oauth2/v2.0/token"
@@ -2001,22 +1986,6 @@ IDENTITY_VARIABLES: Final = (
     "MSI_ENDPOINT",
 )
 
-# What no program that we start gets; az may need the secrets of the platforms' own endpoints.
-SECRET_VARIABLES: Final = frozenset(
-    {
-        "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
-        "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
-        "AZURE_DEVOPS_EXT_PAT",
-        "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN",
-        "VSS_NUGET_ACCESSTOKEN",
-        "SYSTEM_ACCESSTOKEN",
-        "AZURE_CLIENT_SECRET",
-        "servicePrincipalKey",
-        "AZURE_CLIENT_CERTIFICATE_PASSWORD",
-        "idToken",
-    }
-)
-
 # --- composition ------------------------------------------------------------------------------
 
 
@@ -2053,8 +2022,8 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     for it, raise `SignInEnded` rather than ask once more. Raises `PublicFeed`.
     """
     began = world.now()
-    discover = lru_cache(lambda: read_challenge(feed, fetch(headers_only(feed.url), world)))
-    challenge = Challenge(feed, discover)
+    response = lru_cache(lambda: fetch(headers_only(feed.url), world))  # once, whatever it says
+    challenge = Challenge(feed, lambda: read_challenge(feed, response()))
     if not identity(world.environ):  # a configured one may do without
         challenge.discover()
     patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
@@ -2067,7 +2036,7 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
             return session
         ended, final = turn.ended()
         missed = began < ended <= world.now()
-        if turn.declined or (missed and final):
+        if turn.declined(world.now()) or (missed and final):
             raise SignInEnded(
                 f"The sign-in to organization '{feed.organization}' that was waited for came to nothing: "
                 "run the command again."
@@ -2135,8 +2104,10 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
     if 0 <= world.now() - session.checked < CHECKED_FOR:
         log.debug("stored: fresh")
         return session
+    if not latest:  # a process that lives long may have missed what others have kept, or forgotten
+        return fresh_session(feed, settings, world, latest=True)
     try:
-        good = accepted(fetch(check_request(feed, session.token, tries=1), world))
+        good = not is_sign_in(fetch(check_request(feed, session.token, tries=1), world))
     except NetworkError:
         log.debug("stored: could not be checked")
         return session
@@ -2179,7 +2150,7 @@ def inherited(feed: Feed, service: str, username: str | None, world: World) -> S
     if identity(world.environ):
         return None
     for token in dict.fromkeys(world.store.foreign(inherited_names(feed, service, username, world))):
-        if is_token(token) and accepted(fetch(check_request(feed, token), world)):
+        if is_token(token) and not is_sign_in(fetch(check_request(feed, token), world)):
             session = Session(token, "set", world.now())
             keep(feed, session, world)
             return session
@@ -2291,7 +2262,7 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
 
     Returns a sentence for the person, or `None` where nothing was kept. Nobody is asked.
     """
-    session = read_session(world.store.read(entry(feed, world)))
+    session = read_session(world.store.read(entry(feed, world), latest=True))
     told, unsure = remembered(feed, session), ""
     if session is None and not feed.server:  # then only the service knows whose refresh token it is
         try:
@@ -2338,7 +2309,8 @@ def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
 _HEAD: Final = r"(\d{1,2}):([0-9a-f]{12}):"
 
 _memory: dict[str, str] = {}  # by name; shared, since pdm and poetry ask several instances
-_broken: set[str] = set()  # places that failed in this process: told once, then left alone
+_placed: set[str] = set()  # of these, the names that a place has had: gone there, they are gone here
+_broken: dict[str, float] = {}  # places that failed, and when: told once, then left alone for a while
 
 
 def split_entry(text: str) -> list[str]:
@@ -2377,8 +2349,8 @@ class Keyring:
 
     grade = KEYRING
 
-    def __init__(self, backend: KeyringBackend) -> None:
-        self.backend = backend
+    def __init__(self, backend: KeyringBackend, priority: float) -> None:
+        self.backend, self.priority = backend, priority
         self.label = f"{type(backend).__module__}.{type(backend).__qualname__}"
 
     def get(self, name: str) -> str | None:
@@ -2559,18 +2531,25 @@ class Store:
 
     def read(self, name: str, latest: bool = False) -> str | None:
         """Return the text kept under a name, or `None`; `latest` looks again where it is kept."""
-        for place in self._places() if latest or name not in _memory else ():
+        if name in _memory and not latest:
+            return _memory[name]
+        for place in self._places():
             text = self._try(place, read_entry, place, name)
             if text is not None:
                 _memory[name] = text
-                break
+                _placed.add(name)
+                return text
+        if name in _placed and not _broken:
+            _memory.pop(name, None)
         return _memory.get(name)
 
     def write(self, name: str, text: str, grade: int) -> bool:
         """Keep a text under a name, in a place of a grade or better; whether a next process has it."""
         _memory[name] = text
         places = (place for place in self._places() if place.grade >= grade)
-        return any(self._try(place, write_entry, place, name, text) for place in places)
+        kept = any(self._try(place, write_entry, place, name, text) for place in places)
+        (_placed.add if kept else _placed.discard)(name)
+        return kept
 
     def lasts(self) -> bool:
         """Whether there is a keyring for what may not lie in any file."""
@@ -2592,7 +2571,7 @@ class Store:
         return [place.label for place in self._places()]
 
     def failed(self) -> bool:
-        """Whether a place failed in this process: what it has is out of reach."""
+        """Whether a place failed, and has not answered since: what it has is out of reach."""
         return bool(_broken)
 
     def erase(self, name: str) -> bool:
@@ -2608,7 +2587,7 @@ class Store:
         """Return what other keyrings have under pairs of service and user name; also erase it."""
         found = []
         keyrings = (place for place in self._places() if isinstance(place, Keyring))
-        for keyring in (each for each in keyrings if each.backend.priority < PROVIDERS):
+        for keyring in (each for each in keyrings if each.priority < PROVIDERS):
             for pair in names:
                 text = self._try(keyring, keyring.backend.get_password, *pair)
                 if text is not None:
@@ -2620,40 +2599,49 @@ class Store:
     def _places(self) -> list[Place]:
         """The other keyrings that are really there, the best first, and the folder for files."""
         places: list[Place] = []
-        backends = sorted(filter(is_store, get_all_keyring()), key=lambda each: -each.priority)
-        places.extend(map(Keyring, backends))
+        ranked = [(rank(each), each) for each in get_all_keyring()]
+        ranked = sorted((pair for pair in ranked if pair[0] >= 1), key=lambda pair: -pair[0])
+        places.extend(Keyring(backend, priority) for priority, backend in ranked)
         with suppress(RuntimeError):  # this user has no home
             folder = Path(platform_.data_root()) / "keyrings_artifacts"
             with suppress(ImportError):
                 places.append(SealedFiles(folder))
             places.append(Files(folder))
-        return [place for place in places if place.label not in _broken]
+        now = self._patience.ticks()
+        return [each for each in places if now - _broken.get(each.label, -LEFT_ALONE) >= LEFT_ALONE]
 
     def _try(self, place: Place, function: Callable[..., T], *arguments: Any) -> T | None:
         """Return what a place answers, or `None` where it fails."""
         try:
-            return within(min(STORE_SECONDS, self._patience.left() + 1), function, *arguments)
+            answer = within(min(STORE_SECONDS, self._patience.left() + 1), function, *arguments)
+            _broken.pop(place.label, None)
+            return answer
         except NotImplementedError:  # a provider of credentials like this one, which keeps nothing
             return None
         except Exception as error:  # a backend may raise anything
-            _broken.add(place.label)
-            self._notify(
-                f"{place.label} could not be used ({type(error).__name__}): this sign-in may not "
-                "be remembered. Unlock or repair it, or go on without."
-            )
+            told = place.label in _broken
+            _broken[place.label] = self._patience.ticks()
+            if not told:
+                self._notify(
+                    f"{place.label} could not be used ({type(error).__name__}): this sign-in may not "
+                    "be remembered. Unlock or repair it, or go on without."
+                )
             return None
 
 
-def is_store(backend: KeyringBackend) -> bool:
-    """Whether a backend is another's and keeps secrets well: keyring's own rule is priority 1."""
+def rank(backend: KeyringBackend) -> float:
+    """Return the priority of another's backend, 0 for none; keyring's own rule is that from 1 on it is safe.
+
+    A priority is code, Secret Service's a call over D-Bus: it is asked once, and may raise anything.
+    """
     from keyring.backends.chainer import ChainerBackend
 
     if isinstance(backend, (ArtifactsKeyringBackend, ChainerBackend)):
-        return False
+        return 0
     try:
-        return bool(backend.priority >= 1)
-    except Exception:  # a priority is code, and may raise anything
-        return False
+        return float(backend.priority)
+    except Exception:
+        return 0
 
 
 # --- effects ----------------------------------------------------------------------------------
@@ -2697,7 +2685,9 @@ def real_world() -> World:
     import time
 
     patience = Patience(time.monotonic)
+    alike = (send, which, run, of_system, lock, notify, progress, start, programs, route)
     return World(
+        **{effect.__name__: effect for effect in alike},
         environ=os.environ,
         host=socket.gethostname(),
         now=time.time,
@@ -2705,33 +2695,16 @@ def real_world() -> World:
         patience=patience,
         sleep=time.sleep,
         jitter=random.random,
-        send=send,
-        which=which,
-        run=run,
         read=read_file,
-        of_system=of_system,
         helper=codespaces_helper,
         store=Store(notify, patience),
-        lock=lock,
-        notify=notify,
-        progress=progress,
         terminal=lambda: terminal() is not None,
         browser=desktop_browser,
-        start=start,
         listen=Listener,
-        random=unguessable,
+        random=lambda: base64url(os.urandom(48)),
         attempted=lambda source, outcome: None,
-        programs=programs,
         settings=settings_files,
-        route=route,
     )
-
-
-def unguessable() -> str:
-    """Return 64 characters that nobody can guess, fit for a URL."""
-    import secrets
-
-    return secrets.token_urlsafe(48)
 
 
 def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
@@ -2808,8 +2781,9 @@ def terminal() -> TextIO | None:
     """
     import sys
 
-    if getattr(sys.stderr, "isatty", bool)():
-        return sys.stderr
+    with suppress(ValueError):  # it is closed
+        if getattr(sys.stderr, "isatty", bool)():
+            return sys.stderr
     if "tty" not in _opened:
         path = "CONOUT$" if os.name == "nt" else "/dev/tty"
         try:
@@ -2847,14 +2821,14 @@ class Patience:
     """How much longer a call may take, in seconds; the time that people take is not counted."""
 
     def __init__(self, ticks: Callable[[], float]) -> None:
-        self._ticks = ticks
+        self.ticks = ticks
         self.renew()
 
     def renew(self, seconds: float = CALL_SECONDS) -> None:
-        self._end = self._ticks() + seconds
+        self._end = self.ticks() + seconds
 
     def left(self) -> float:
-        return max(self._end - self._ticks(), 0.0)
+        return max(self._end - self.ticks(), 0.0)
 
 
 class Turn:
@@ -2862,7 +2836,10 @@ class Turn:
 
     def __init__(self, stream: TextIO | None, name: str = "") -> None:
         self.stream, self.name = stream, name
-        self.declined = name in _declined
+
+    def declined(self, now: float) -> bool:
+        """Whether a person has turned this down in this process a short while ago."""
+        return 0 <= now - _declined.get(self.name, -LEFT_ALONE) < LEFT_ALONE
 
     def ended(self) -> tuple[float, bool]:
         """Return when a sign-in last came to nothing, an epoch, and whether others need not try."""
@@ -2877,10 +2854,10 @@ class Turn:
     def end(self, now: float, error: ArtifactsError) -> None:
         """Note for those who wait that a sign-in came to nothing now, an epoch, and how.
 
-        What a person turned down is not asked of that person again by this process.
+        What a person turned down is not asked of that person again by this process for a while.
         """
         if isinstance(error, SignInEnded):
-            _declined.add(self.name)
+            _declined[self.name] = now
         final = "final" if isinstance(error, (NetworkError, SignInEnded)) else ""
         _ended[self.name] = f"{now:.3f} {final}"
         with suppress(OSError):
@@ -2892,7 +2869,7 @@ class Turn:
 
 _turns: dict[str, threading.Lock] = {}
 _ended: dict[str, str] = {}  # turns of this process that came to nothing: when and how
-_declined: set[str] = set()  # those in which a person turned it down
+_declined: dict[str, float] = {}  # those in which a person turned it down: when
 
 
 @contextmanager
@@ -2986,6 +2963,7 @@ class Listener:
     def __init__(self, state: str) -> None:
         import http.server
         import queue
+        import socketserver
 
         self._answers: queue.Queue[dict[str, str]] = queue.Queue()
         self._empty = queue.Empty
@@ -3006,7 +2984,11 @@ class Listener:
             def log_message(self, *_: object) -> None:
                 """Nothing: the line would hold the code."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        class House(http.server.ThreadingHTTPServer):
+            allow_reuse_address = False  # which on Windows lets others in at the same port
+            server_bind = socketserver.TCPServer.server_bind  # HTTPServer's asks the DNS for a name
+
+        self._server = House(("127.0.0.1", 0), Door)
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a browser left
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -3020,10 +3002,10 @@ class Listener:
         if page.status == 303:
             self._shown.clear()
             door.send_header("Location", "/")
+        if page.answer:  # before the page: a browser may leave without it
+            self._answers.put(dict(page.answer))
         door.end_headers()
         door.wfile.write(body)
-        if page.answer:
-            self._answers.put(dict(page.answer))
         if page.status == 200:
             self._shown.set()
 
@@ -3052,7 +3034,8 @@ def which(program: str) -> str | None:
 
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     path = os.pathsep.join(folder for folder in folders if os.path.isabs(folder))
-    names = (f"{program}.cmd", f"{program}.exe") if os.name == "nt" else (program,)
+    bare = os.name == "nt" and not os.path.splitext(program)[1]
+    names = (f"{program}.cmd", f"{program}.exe") if bare else (program,)
     found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
     if found is None or not os.path.isabs(found):
         return None
@@ -3060,6 +3043,23 @@ def which(program: str) -> str | None:
         if os.path.samefile(os.path.dirname(found), os.getcwd()):  # Windows looks there, whatever the path
             return None
     return found
+
+
+# What no program that we start gets; az may need the secrets of the platforms' own endpoints.
+SECRET_VARIABLES: Final = frozenset(
+    {
+        "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
+        "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
+        "AZURE_DEVOPS_EXT_PAT",
+        "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN",
+        "VSS_NUGET_ACCESSTOKEN",
+        "SYSTEM_ACCESSTOKEN",
+        "AZURE_CLIENT_SECRET",
+        "servicePrincipalKey",
+        "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+        "idToken",
+    }
+)
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
@@ -3112,7 +3112,8 @@ def uv_files() -> list[str]:
 def run(command: Sequence[str], seconds: float) -> Completed:
     """Run a program to its end: no shell, no standard input, nothing of ours on its output.
 
-    Raises `TimeoutError` after it was ended with all its children, `OSError` where it can't start.
+    Raises `TimeoutError` after it was ended (with all its children, but on Windows), `OSError` where it
+    can't start.
     """
     import signal
     import subprocess
@@ -3136,7 +3137,7 @@ def run(command: Sequence[str], seconds: float) -> Completed:
     try:
         within(seconds, process.wait)  # whose own time-out looks 20 times a second
     except BaseException:
-        with suppress(ProcessLookupError):  # it has ended just now
+        with suppress(ProcessLookupError, PermissionError):  # it has ended just now, on macOS too
             process.kill() if windows else os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
@@ -3201,6 +3202,7 @@ def send(request: Request, seconds: float) -> Response:
             "password where it wants them, and NO_PROXY."
         ) from None
     except errors.SSLError as error:
+        _trust.cache_clear()  # it may be mended before the next call
         raise distrusted(request, error.args[0]) from None
     except (TimeoutError, errors.TimeoutError):
         raise NetworkError(

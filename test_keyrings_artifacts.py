@@ -40,6 +40,7 @@ import socketserver
 import ssl
 import statistics
 import string
+import struct
 import subprocess
 import sys
 import tarfile
@@ -3724,6 +3725,27 @@ def test_a_machine_that_is_not_azures_is_not_asked() -> None:
     assert module.managed_identity(make_world(read=lambda _: b"VMware\n"), a_challenge()) is None
 
 
+def test_a_feed_is_asked_once_whatever_it_says() -> None:
+    environ = {"AZURE_CLIENT_ID": "client", "AZURE_CLIENT_SECRET": "s3cret"}
+    script = Script(response(404))
+    world = az_world(script, environ=environ)
+    with pytest.raises(module.NoCredential) as caught:
+        module.credential_for(parsed(), FEED, None, world)
+    assert len(script.requests) == 1
+    assert str(caught.value).count("knows no such feed") == 1
+
+
+def test_what_a_person_turned_down_is_left_alone_for_a_while() -> None:
+    turn = module.Turn(None, "session/turned-down")
+    assert not turn.declined(NOW)
+    turn.end(NOW, module.NetworkError("no network"))
+    assert not turn.declined(NOW)
+    turn.end(NOW, module.SignInEnded("declined"))
+    assert module.Turn(None, turn.name).declined(NOW + module.LEFT_ALONE - 1)
+    assert not module.Turn(None, turn.name).declined(NOW + module.LEFT_ALONE)
+    assert not turn.declined(NOW - 1)  # the clock was set back
+
+
 def test_a_variable_that_is_no_text_keeps_no_other_source_from_trying() -> None:
     world = az_world(Script(CHALLENGED, SESSION), environ={"AZURE_CLIENT_ID": "\udcff"})
     answer = module.credential_for(parsed(), FEED, None, world)
@@ -5230,6 +5252,17 @@ def test_a_form_that_does_not_end_is_answered() -> None:
         assert listener.wait(0) is None
 
 
+def test_a_browser_that_leaves_at_once_has_brought_the_answer() -> None:
+    with module.Listener("S") as listener:
+        for code in "abc":
+            form = f"code={code}&state=S"
+            with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as browser:
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                browser.sendall(f"POST / HTTP/1.1\r\nContent-Length: {len(form)}\r\n\r\n{form}".encode())
+                time.sleep(0.1)  # what was sent is read; a reset takes the rest
+            assert listener.wait(5) == {"code": code, "state": "S"}
+
+
 def test_who_says_nothing_is_hung_up_on() -> None:
     """After ten seconds, of which this waits for one."""
     with module.Listener("S") as listener:
@@ -6060,6 +6093,62 @@ def test_pinned_it_passes_other_services_on(machine: Machine) -> None:
     machine.keyring("del", "my-service", "me", **chain)
     done = machine.keyring("del", "my-service", "me", status=1, **chain)
     assert "PasswordDeleteError" in done.stderr.splitlines()[-1]
+
+
+LIVES_LONG = """
+import subprocess, sys, time, keyring
+program, url, own, *command = sys.argv[1:]
+first = keyring.get_password(url, "me")
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+subprocess.run([program, *command], input=own, text=True, check=True, **quiet)
+clock, ticks = time.time, time.monotonic
+time.time, time.monotonic = (lambda: clock() + 3700), (lambda: ticks() + 3700)
+second = keyring.get_password(url, "me")
+print(first == second, second == own)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"), [("set", "False True\n"), ("del", "False False\n"), ("get", "True False\n")]
+)
+def test_a_process_that_lives_long_notices_what_others_kept_and_forgot(
+    machine: Machine, command: str, printed: str
+) -> None:
+    machine.az()
+    chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
+    own = machine.services.mint_devops(machine.services.accounts["ada@contoso.example"], "contoso")
+    program = str(BIN / "keyring")
+    assert machine.python(LIVES_LONG, program, FEED, own, command, FEED, "me", **chain) == printed
+
+
+LOCKED_FOR_A_WHILE = """
+import os, sys, time, keyring
+assert keyring.get_password(sys.argv[1], "me")
+os.unlink("locked")
+ticks = time.monotonic
+time.monotonic = lambda: ticks() + 601
+keyring.delete_password(sys.argv[1], "me")
+"""
+
+
+def test_a_keyring_that_was_locked_is_asked_again_later(machine: Machine) -> None:
+    machine.az()
+    (machine.home / "locked").touch()
+    load = "    def load(self):\n"
+    code = SMALL_KEYRING.replace(load, f'{load}        assert not os.path.exists("locked")\n')
+    chain = plug_in(machine, "small_keyring", code)
+    said = machine.run(sys.executable, "-c", LOCKED_FOR_A_WHILE, FEED, **chain).stderr.splitlines()
+    assert [line.partition(" could not")[0] for line in said[:1]] == [
+        "keyrings.artifacts: small_keyring.Small"
+    ]
+    assert said[1:] == [
+        "keyrings.artifacts: Signed out of organization 'contoso'. Nothing else of it is left here."
+    ]
+
+
+def test_a_closed_stderr_is_no_terminal(machine: Machine) -> None:
+    code = "import sys, keyring; sys.stderr.close(); print(keyring.get_password(sys.argv[1], 'me'))"
+    assert machine.python(code, FEED) == "None\n"
 
 
 def test_setting_a_pat_says_what_is_wrong_with_the_environment(machine: Machine) -> None:
