@@ -244,16 +244,6 @@ class Bearer(Value):
     ours: bool = False  # from a sign-in through this module, which renews it
 
 
-class Device(NamedTuple):
-    """The request to poll with, and what the person has to do meanwhile. Times in seconds."""
-
-    poll: Request  # which holds the device code
-    user_code: str
-    page: str
-    seconds: float
-    interval: float
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Session(Value):
     """What opens the feeds of one organization, and what is known of it. Times are epochs."""
@@ -267,14 +257,6 @@ class Session(Value):
     account: str = ""
     tenant: str = ""
     pat_id: str = ""  # of a PAT minted here: what the service revokes it by
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Answer(Value):
-    """A credential for the caller; `username` None leaves the name to the caller."""
-
-    password: str
-    username: str | None = None
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -691,7 +673,7 @@ def endpoint_for(feed: Feed, endpoints: Iterable[tuple[str, dict[str, str]]]) ->
     return max(holding, key=lambda pair: len(pair[0].rstrip("/")))[1] if holding else None
 
 
-def from_endpoints(feed: Feed, world: World) -> Answer | None:
+def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
     """Credentials per feed, as artifacts-credprovider and NuGetAuthenticate take them."""
     name, text = first_set(
         world.environ,
@@ -702,28 +684,28 @@ def from_endpoints(feed: Feed, world: World) -> Answer | None:
     entry = endpoint_for(feed, (pair for pair in endpoints if pair[1].get("password")))
     if entry is None:
         return None
-    user = entry.get("username")
+    user = entry.get("username", "")
     token = clean_token(entry["password"], f"{name}: the password for {shown(entry['endpoint'])}")
-    return Answer(token, user if is_token(user) else None)
+    return SimpleCredential(user if is_token(user) else "", token)
 
 
-def from_pat(feed: Feed, world: World) -> Answer | None:
+def from_pat(feed: Feed, world: World) -> SimpleCredential | None:
     """The variable of the `az devops` extension, for every organization."""
     name = "AZURE_DEVOPS_EXT_PAT"
     value = world.environ.get(name)
-    return None if value is None else Answer(clean_token(value, name))
+    return None if value is None else SimpleCredential("", clean_token(value, name))
 
 
-def from_pat_file(feed: Feed, world: World) -> Answer | None:
+def from_pat_file(feed: Feed, world: World) -> SimpleCredential | None:
     """The same in a file: one that is named, or a Docker secret of that name."""
     name = "AZURE_DEVOPS_EXT_PAT_FILE"
     path = world.environ.get(name)
     if path is None:
         token = read_secret(world, SECRET_FILE, SECRET_FILE, optional=True)
-        return Answer(token) if token else None
+        return SimpleCredential("", token) if token else None
     if not path.strip():
         raise ArtifactsError(f"{name} is set but empty: set it to a file's path, or unset it.")
-    return Answer(read_secret(world, path, f"{name} ({shown(path)})"))
+    return SimpleCredential("", read_secret(world, path, f"{name} ({shown(path)})"))
 
 
 def read_secret(world: World, path: str, label: str, optional: bool = False) -> str:
@@ -738,7 +720,7 @@ def read_secret(world: World, path: str, label: str, optional: bool = False) -> 
     return clean_token(text.strip(), label)
 
 
-def from_prefixes(feed: Feed, world: World) -> Answer | None:
+def from_prefixes(feed: Feed, world: World) -> SimpleCredential | None:
     """A token for the addresses that begin with one of the prefixes, as NuGetAuthenticate sets."""
     _, prefixes = first_set(
         world.environ, "ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES"
@@ -748,17 +730,17 @@ def from_prefixes(feed: Feed, world: World) -> Answer | None:
         return None
     name, value = first_set(world.environ, *names)
     name = name or next((name for name in names if name in world.environ), "")
-    return Answer(clean_token(value, name)) if name else None
+    return SimpleCredential("", clean_token(value, name)) if name else None
 
 
-def from_pipeline(feed: Feed, world: World) -> Answer | None:
+def from_pipeline(feed: Feed, world: World) -> SimpleCredential | None:
     """The job's own token, which belongs to the pipeline's organization and no other."""
     name = "SYSTEM_ACCESSTOKEN"
     value = world.environ.get(name)
     _, collection = first_set(world.environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
     if value is None or collection_organization(collection) not in (None, feed.organization):
         return None
-    return Answer(clean_token(value, name))
+    return SimpleCredential("", clean_token(value, name))
 
 
 def collection_organization(uri: str) -> str | None:
@@ -776,11 +758,12 @@ def collection_organization(uri: str) -> str | None:
     return unquote(match[1] or match[2] or match[3]) if match else ""
 
 
+# Each returns `None` where its variables are not set, or not for this feed.
 GIVEN: Final = (from_endpoints, from_pat, from_pat_file, from_prefixes, from_pipeline)
 
 
-def given_credential(feed: Feed, world: World) -> Answer | None:
-    """Return what the environment says outright, or `None`; raises where it cannot be meant."""
+def given_credential(feed: Feed, world: World) -> SimpleCredential | None:
+    """Return the first of GIVEN's, the user name "" where none is given; raises where it cannot be meant."""
     for source in GIVEN:
         answer = source(feed, world)
         if answer is not None:
@@ -1283,6 +1266,7 @@ def from_azure_pipelines(world: World) -> str | None:
     return issued("Azure Pipelines", "oidcToken", Request("POST", url, headers, b""), world)
 
 
+# Each returns `None` where its variables are not set.
 ISSUERS: Final = (from_token_file, from_pipelines_task, from_github, from_azure_pipelines)
 
 
@@ -1704,14 +1688,6 @@ def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: 
     return f"{base}/oauth2/v2.0/authorize?{urlencode(query)}"
 
 
-class Page(NamedTuple):
-    """What a browser is shown, and the answer it brought."""
-
-    status: int
-    text: str
-    answer: Mapping[str, str] | None = None
-
-
 PAGE_HEADERS: Final[Mapping[str, str]] = {
     "Content-Type": "text/html; charset=utf-8",
     "Cache-Control": "no-store",
@@ -1720,8 +1696,8 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
 }
 
 
-def answer_browser(target: str, form: str, state: str) -> Page:
-    """Return the page for a request to our port; with an answer where it is the sign-in's.
+def answer_browser(target: str, form: str, state: str) -> tuple[int, str, dict[str, str]]:
+    """Return status and text of the page for a request to our port, and the sign-in's answer or `{}`.
 
     Anybody on this machine may ask: an icon, a guess and a page opened twice are answered, and no
     more. A query is answered by a redirect (303), which takes the code out of the address line.
@@ -1732,14 +1708,14 @@ def answer_browser(target: str, form: str, state: str) -> Page:
     answer = dict(parse_qsl(form or query))
     done = "You can close this page and go back to your terminal."
     if path != "/":
-        return Page(404, "There is nothing here.")
+        return 404, "There is nothing here.", {}
     if not form and not query:
-        return Page(200, done)
+        return 200, done, {}
     if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):
-        return Page(400, "This is not the sign-in that is waited for.")
+        return 400, "This is not the sign-in that is waited for.", {}
     if "code" not in answer and "error" not in answer:
-        return Page(400, "This sign-in brought no answer.")
-    return Page(200 if form else 303, done, answer)
+        return 400, "This sign-in brought no answer.", {}
+    return 200 if form else 303, done, answer
 
 
 def explain(source: str, challenge: Challenge, body: Mapping[str, Any]) -> str:
@@ -1875,13 +1851,14 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         return None
     base, seconds = authority(challenge, world.environ), sign_in_seconds(world.environ)
     request = form_request(f"{base}/oauth2/v2.0/devicecode", scope=SIGN_IN_SCOPE)
-    device = read_device(challenge, f"{base}/oauth2/v2.0/token", fetch(request, world))
-    seconds = min(seconds, device.seconds)
+    told = read_device(challenge, f"{base}/oauth2/v2.0/token", fetch(request, world))
+    poll, user_code, page, lives, interval = told
+    seconds = min(seconds, lives)
     world.notify(
-        f"To sign in to organization '{challenge.feed.organization}', open {device.page} and enter "
-        f"the code {device.user_code} within {lasting(seconds)}."
+        f"To sign in to organization '{challenge.feed.organization}', open {page} and enter the code "
+        f"{user_code} within {lasting(seconds)}."
     )
-    ask = device_poll(device.poll, device.interval, world)
+    ask = device_poll(poll, interval, world)
     answer = wait_for(world, challenge, seconds, ask)
     try:
         return signed_in("device_code", challenge, answer, world)
@@ -1917,10 +1894,11 @@ def device_poll(request: Request, interval: float, world: World) -> Callable[[fl
     return ask
 
 
-def read_device(challenge: Challenge, url: str, response: Response) -> Device:
-    """Return what to do with the device code that Entra answered with; raises where it did not, or oddly.
+def read_device(challenge: Challenge, url: str, response: Response) -> tuple[Request, str, str, float, float]:
+    """Return how to go on from Entra's answer to `device_code`; raises where it is odd, or none.
 
-    `url` is where its token will be asked for.
+    That is: the request to poll with at `url`, which holds the device code; the code and the page for
+    the person; for how many seconds it lives, and how many to wait between two polls.
     """
     body = parse_object(response.body)
     page = str(body.get("verification_uri") or body.get("verification_url"))
@@ -1937,7 +1915,7 @@ def read_device(challenge: Challenge, url: str, response: Response) -> Device:
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": str(code)}
     poll = replace(form_request(url, **form), tries=1)
     seconds = number(body.get("expires_in")) or 0
-    return Device(poll, user_code, page, seconds if seconds > 0 else 15 * MINUTE, interval)
+    return poll, user_code, page, seconds if seconds > 0 else 15 * MINUTE, interval
 
 
 def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[[float], T | None]) -> T:
@@ -1989,8 +1967,8 @@ IDENTITY_VARIABLES: Final = (
 # --- composition ------------------------------------------------------------------------------
 
 
-def credential_for(feed: Feed, service: str, username: str | None, world: World) -> Answer | None:
-    """Return a credential for a feed, or `None` where it needs none.
+def credential_for(feed: Feed, service: str, username: str | None, world: World) -> SimpleCredential | None:
+    """Return a credential for a feed, its user name "" where any will do, or `None` where it needs none.
 
     `service` and `username` are the caller's own words, under which keyrings.artifacts 1.x kept
     its PATs. Raises `ArtifactsError` where there is no credential to be had.
@@ -2012,7 +1990,7 @@ def credential_for(feed: Feed, service: str, username: str | None, world: World)
     except PublicFeed:
         log.debug("%s is public", feed.url)
         return None
-    return Answer(session.token)
+    return SimpleCredential("", session.token)
 
 
 def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
@@ -2974,12 +2952,12 @@ class Listener:
             timeout = 10  # seconds without a byte
 
             def do_GET(self) -> None:
-                listener.serve(self, answer_browser(self.path, "", state))
+                listener.serve(self, *answer_browser(self.path, "", state))
 
             def do_POST(self) -> None:
                 size = int(number(self.headers.get("Content-Length")) or 0)
                 form = self.rfile.read(min(max(size, 0), MAX_TOKEN)).decode("ascii", "replace")
-                listener.serve(self, answer_browser(self.path, form, state))
+                listener.serve(self, *answer_browser(self.path, form, state))
 
             def log_message(self, *_: object) -> None:
                 """Nothing: the line would hold the code."""
@@ -2993,20 +2971,20 @@ class Listener:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
-    def serve(self, door: Any, page: Page) -> None:
+    def serve(self, door: Any, status: int, text: str, answer: dict[str, str]) -> None:
         """Show a page, and pass on the answer that it is for."""
-        body = f"<!doctype html><title>keyrings.artifacts</title><p>{page.text}</p>".encode()
-        door.send_response(page.status)
+        body = f"<!doctype html><title>keyrings.artifacts</title><p>{text}</p>".encode()
+        door.send_response(status)
         for name, value in {**PAGE_HEADERS, "Content-Length": str(len(body))}.items():
             door.send_header(name, value)
-        if page.status == 303:
+        if status == 303:
             self._shown.clear()
             door.send_header("Location", "/")
-        if page.answer:  # before the page: a browser may leave without it
-            self._answers.put(dict(page.answer))
+        if answer:  # before the page: a browser may leave without it
+            self._answers.put(answer)
         door.end_headers()
         door.wfile.write(body)
-        if page.status == 200:
+        if status == 200:
             self._shown.set()
 
     def wait(self, seconds: float) -> dict[str, str] | None:
@@ -3801,7 +3779,7 @@ def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
         yield from ask(feed, answer, origin, world)
 
 
-def ask(feed: Feed, answer: Answer, origin: str, world: World) -> Iterator[Finding]:
+def ask(feed: Feed, answer: SimpleCredential, origin: str, world: World) -> Iterator[Finding]:
     """Yield what there is to say of the session in use, and what the feed says to the credential."""
     session = read_session(world.store.read(entry(feed, world)))
     used = session if session and session.token == answer.password else None
