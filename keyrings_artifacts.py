@@ -3629,15 +3629,12 @@ def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
 
 def judge_clock(date: str, now: float) -> Iterator[Finding]:
     """Yield how far this machine's clock (an epoch) is from a `Date` header, nothing without one."""
-    from email.utils import parsedate_to_datetime
-
-    with suppress(TypeError, ValueError, IndexError, OverflowError):
-        off = now - parsedate_to_datetime(date).timestamp()
-        if abs(off) <= SKEW:
-            yield "clock", "ok", "agrees with the feed's", ""
-        else:
-            way = "ahead of" if off > 0 else "behind"
-            yield "clock", "wrong", f"{span(off)} {way} the feed's", "set the clock of this machine"
+    told = parse_http_date(date)
+    if told is not None and abs(now - told) <= SKEW:
+        yield "clock", "ok", "agrees with the feed's", ""
+    elif told is not None:
+        way = "ahead of" if now > told else "behind"
+        yield "clock", "wrong", f"{span(now - told)} {way} the feed's", "set the clock of this machine"
 
 
 def judge_trust(environ: Mapping[str, str], truststore: bool) -> Finding:

@@ -1970,7 +1970,7 @@ class Door(http.server.BaseHTTPRequestHandler):
         if request is not None:
             self.write(self.reply(request))
 
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815  names of http.server
 
     def reply(self, request: Recorded) -> Reply:
         return self.server.services.answer(request)
@@ -2413,7 +2413,7 @@ class Script:
     """Answers requests in turn, and keeps them."""
 
     def __init__(self, *answers: module.Response | Exception) -> None:
-        self.answers, self.requests = list(answers), []  # type: ignore[var-annotated]
+        self.answers, self.requests = list(answers), []  # type: ignore[var-annotated]  # by what is appended
 
     def __call__(self, request: module.Request, seconds: float = 10.0) -> module.Response:
         self.requests.append(request)
@@ -6998,7 +6998,7 @@ def test_when_a_person_turns_it_down_the_others_do_not_ask_again(machine: Machin
     command = [str(BIN / "keyring"), "get", FEED, "me"]
     quiet = {"stdin": subprocess.DEVNULL, "start_new_session": True, "text": True}
     processes = [
-        subprocess.Popen(command, env=machine.environ, stderr=subprocess.PIPE, **quiet)  # type: ignore[call-overload]
+        subprocess.Popen(command, env=machine.environ, stderr=subprocess.PIPE, **quiet)  # type: ignore[call-overload]  # keywords in a dictionary
         for _ in range(3)
     ]
     said = sorted(process.communicate(timeout=60)[1] for process in processes)
@@ -11211,7 +11211,7 @@ def test_twenty_writers_leave_a_whole_entry(machine: Machine) -> None:
     command = [sys.executable, "-c", WRITER.format(backend="files_place")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     writers = [
-        subprocess.Popen([*command, str(number)], env=machine.environ, **pipes)  # type: ignore[call-overload]
+        subprocess.Popen([*command, str(number)], env=machine.environ, **pipes)  # type: ignore[call-overload]  # keywords in a dictionary
         for number in range(100, 120)
     ]
     said = [writer.communicate(timeout=120) for writer in writers]
