@@ -5877,12 +5877,8 @@ def test_a_log_that_cannot_be_costs_one_notice(
 def test_a_log_file_on_a_full_disk_is_no_matter(machine: Machine) -> None:
     """A limit of 0 to the size of files stands for a full disk."""
     machine.az()
-    limit = (
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
     path = str(machine.home / "log")
-    command = [sys.executable, "-c", limit, str(BIN / "keyring"), "get", FEED, "me"]
+    command = [sys.executable, "-c", NO_DISK, str(BIN / "keyring"), "get", FEED, "me"]
     done = machine.run(*command, KEYRINGS_ARTIFACTS_LOGFILE=path)
     assert opens(machine, done.stdout.strip())
     assert done.stderr.count("\n") == 1  # of the session that could not be kept
@@ -10900,6 +10896,8 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 NO_DISK = """
 import os, resource, sys
+for name in [each for each in os.environ if each.startswith("COVERAGE_")]:
+    del os.environ[name]  # it would write, too
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 os.execv(sys.argv[1], sys.argv[1:])
 """
