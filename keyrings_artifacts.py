@@ -86,7 +86,7 @@ SESSION_DAYS: Final = 1  # artifacts-credprovider: a self-describing token lives
 PAT_DAYS: Final = 90
 MAX_PAT_DAYS: Final = 365  # https://learn.microsoft.com/azure/devops/organizations/accounts/use-personal-access-tokens-to-authenticate
 
-CALL_SECONDS: Final = 45.0  # for a whole call, beside what people take: installers wait behind it
+CALL_SECONDS: Final = 50.0  # for a whole call, beside what people take: installers wait behind it
 TRIES: Final = 3
 TRY_SECONDS: Final = 10.0
 MAX_RETRY_AFTER: Final = 5.0  # seconds: an installer waits behind this call
@@ -3780,7 +3780,8 @@ def ask(feed: Feed, answer: SimpleCredential, origin: str, world: World) -> Iter
     """Yield what there is to say of the session in use, and what the feed says to the credential."""
     session = read_session(world.store.read(entry(feed, world)))
     used = session if session and session.token == answer.password else None
-    told = f"{describe(used, world.now())}, from {origin}" if used else f"none is used, but {origin}"
+    came = "kept earlier" if origin == KEPT else f"from {origin}"
+    told = f"{describe(used, world.now())}, {came}" if used else f"none is used, but {origin}"
     yield "session", "ok" if used else "note", told, ""
     world.patience.renew()
     response = fetch(check_request(feed, answer.password), world)
