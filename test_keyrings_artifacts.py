@@ -4577,6 +4577,17 @@ def test_the_proxy_of_the_environment(
     assert module._pool(local).proxy is None
 
 
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"], ids=["direct", "through a proxy"])
+def test_no_body_waits_for_its_headers(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """Nagle's algorithm is off: on, it costs each POST the 40 ms of a delayed ACK."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.delenv("https_proxy", raising=False)
+    pool = module._pool(module.headers_only(FEED)).connection_from_url(FEED)
+    assert (pool.proxy is not None) is bool(proxy)
+    options = pool.conn_kw.get("socket_options", pool.ConnectionCls.default_socket_options)
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in options
+
+
 @pytest.mark.parametrize("proxy", ["http://me:p#x@h:1", "http://me:p/x@h:1", "http://h:port", "http://[::1"])
 def test_a_proxy_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("https_proxy", proxy)
