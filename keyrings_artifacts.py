@@ -2651,7 +2651,7 @@ class World(SimpleNamespace):
     listen: Callable[[str], AbstractContextManager[Listener]]  # state
     random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
     attempted: Callable[[str, object], None]  # told of each source, and what came of it
-    programs: Callable[[str], list[str]]  # all on PATH that have a name, the first one first
+    programs: Callable[[str], Iterable[str]]  # all on PATH that have a name, the first one first
     settings: Callable[[str], list[tuple[str, str]]]  # see `settings_files`
     route: Callable[[str], tuple[str, str, bool]]  # see the function
 
@@ -2732,10 +2732,8 @@ def of_system(path: str) -> bool:
     """Whether a file belongs to the system's user, or Azure Arc's; Windows keeps the place by rights."""
     if os.name == "nt":
         return True
-    import pwd
-
-    with suppress(OSError, KeyError):
-        return pwd.getpwuid(os.stat(path).st_uid).pw_name in ("root", "himds")
+    with suppress(OSError, KeyError):  # a user without a name
+        return Path(path).owner() in ("root", "himds")
     return False
 
 
@@ -3006,21 +3004,26 @@ class Listener:
         self._server.server_close()
 
 
+def programs(name: str) -> Iterator[str]:
+    """Yield the full paths of all programs of a name on PATH, the first one first, links but once."""
+    names = (f"{name}.cmd", f"{name}.exe") if os.name == "nt" and not os.path.splitext(name)[1] else (name,)
+    seen = set()
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        for path in (os.path.join(folder, each) for each in names):
+            if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
+                if os.path.realpath(path) not in seen:
+                    yield path
+                seen.add(os.path.realpath(path))
+
+
 def which(program: str) -> str | None:
     """Return the full path of a program on PATH, or `None`; never one in the current folder."""
-    import shutil
-
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    path = os.pathsep.join(folder for folder in folders if os.path.isabs(folder))
-    bare = os.name == "nt" and not os.path.splitext(program)[1]
-    names = (f"{program}.cmd", f"{program}.exe") if bare else (program,)
-    found = next(filter(None, (shutil.which(name, path=path) for name in names)), None)
-    if found is None or not os.path.isabs(found):
-        return None
-    with suppress(OSError):  # a current folder that is gone holds no program
-        if os.path.samefile(os.path.dirname(found), os.getcwd()):  # Windows looks there, whatever the path
-            return None
-    return found
+    for path in programs(program):
+        with suppress(OSError):  # a current folder that is gone holds no program
+            if os.path.samefile(os.path.dirname(path), os.curdir):
+                continue
+        return path
+    return None
 
 
 # What no program that we start gets; az may need the secrets of the platforms' own endpoints.
@@ -3043,17 +3046,6 @@ SECRET_VARIABLES: Final = frozenset(
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return an environment for programs that have no use for our secrets."""
     return {name: value for name, value in environ.items() if name not in SECRET_VARIABLES}
-
-
-def programs(name: str) -> list[str]:
-    """Return the full paths of all programs of a name on PATH, the first one first, links but once."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    names = [f"{name}.exe", f"{name}.cmd"] if os.name == "nt" else [name]
-    found: dict[str, str] = {}
-    for path in (os.path.join(folder, each) for folder in folders for each in names):
-        if os.path.isabs(path) and os.path.isfile(path) and os.access(path, os.X_OK):
-            found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
 
 
 def settings_files(program: str) -> list[tuple[str, str]]:
@@ -3202,27 +3194,24 @@ def _send(request: Request) -> Response:
         retries=False,
         redirect=False,
         preload_content=False,
+        enforce_content_length=True,  # urllib3 1.26 does not by itself
         timeout=urllib3.Timeout(connect=1.0 if request.direct else TRY_SECONDS, read=TRY_SECONDS),
     )
+    headers = tuple((name.lower(), value) for name, value in answer.headers.items())
+    body = b""
     try:
-        body = b""
-        while len(body) <= request.body_limit and request.body_limit:
-            part = answer.read(request.body_limit, decode_content=False)
-            if not part:
-                break
+        if not headers:  # cut off, or no HTTP at all
+            raise unreachable(request, ConnectionError())
+        for part in answer.stream(decode_content=False) if request.body_limit else ():
             body += part
+            if len(body) > request.body_limit:
+                raise NetworkError(
+                    f"{authority_of(request.url)} answered with far more than a token: check the address, "
+                    "and who is between you and it.",
+                    passing=False,
+                )
     finally:
         answer.close()
-    if len(body) > request.body_limit:
-        raise NetworkError(
-            f"{authority_of(request.url)} answered with far more than a token: check the address, and who "
-            "is between you and it.",
-            passing=False,
-        )
-    headers = tuple((name.lower(), value) for name, value in answer.headers.items())
-    promised = number(dict(headers).get("content-length"))
-    if not headers or (request.body_limit and promised and len(body) < promised):
-        raise unreachable(request, ConnectionError("cut off"))  # urllib3 1.26 does not look
     return Response(answer.status, headers, body)
 
 
@@ -3340,12 +3329,8 @@ def redact(text: str) -> str:
 
 def redaction(record: logging.LogRecord) -> bool:
     """Take all that looks like a secret out of a record, its traceback included; always True."""
-    import traceback
-
-    text = record.getMessage()
-    if record.exc_info:
-        text += "\n" + "".join(traceback.format_exception(*record.exc_info))
-    record.msg, record.args, record.exc_info, record.exc_text = redact(text), (), None, None
+    record.msg = redact(logging.Formatter().format(record))
+    record.args, record.exc_info, record.exc_text, record.stack_info = (), None, None, None
     return True
 
 
@@ -3616,7 +3601,7 @@ def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
         yield "keyring settings", "wrong", text, mend
     elif by:
         yield "keyring settings", "ok", f"{by} names {pin}", ""
-    programs = world.programs("keyring")
+    programs = list(world.programs("keyring"))
     if not programs:
         text = "none is on PATH: pip (subprocess), uv and pixi need one; twine and poetry do not"
         yield "keyring", "wrong" if needed else "note", text, INSTALL
