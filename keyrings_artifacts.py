@@ -139,6 +139,11 @@ SECRET_FILE: Final = "/run/secrets/azure_devops_ext_pat"  # noqa: S105  where Do
 # Exchanges in the order they are tried; each is what the one before it falls back to.
 LADDER: Final = ("pat", "session", "entra")
 
+# How well a place keeps what it is given.
+PLAIN: Final = 0  # a file, which may end in a backup or an image: packages only, and for a day
+SEALED: Final = 1  # a file that is worth nothing without another one
+KEYRING: Final = 2
+
 # --- values ----------------------------------------------------------------------------------
 
 
@@ -347,6 +352,26 @@ def az_login(tenant: str | None) -> str:
     return f"az login --tenant {tenant}" if tenant else "az login"
 
 
+# --- the environment -------------------------------------------------------------------------
+
+
+def first_set(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
+    """Return name and value of the first variable that is not blank, else two empty strings."""
+    found = ((name, environ[name]) for name in names if environ.get(name, "").strip())
+    return next(found, ("", ""))
+
+
+def provider_names(*names: str) -> list[str]:
+    """Return a variable of artifacts-credprovider under all its names, the newest first."""
+    prefixes = ("ARTIFACTS_CREDENTIALPROVIDER_", "NUGET_CREDENTIALPROVIDER_")
+    return [prefix + name for prefix in prefixes for name in names]
+
+
+def is_on(environ: Mapping[str, str], name: str) -> bool:
+    """Whether a variable is set, and not to a word for no."""
+    return environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 # --- feeds -----------------------------------------------------------------------------------
 
 # Patterns are texts: `re` compiles one when it is first used, and keeps it.
@@ -489,6 +514,11 @@ def number(value: object) -> float | None:
     return found if abs(found) < 1e12 else None
 
 
+def base64url(data: bytes) -> str:
+    """Return data as RFC 7515 writes it: base64 for URLs, without padding."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
 def claims(token: str) -> dict[str, Any]:
     """Return the payload of a JWT, unverified, for display and expiry; `{}` where there is none."""
     head, _, rest = token.partition(".")
@@ -612,18 +642,6 @@ def parse_token_type(environ: Mapping[str, str]) -> str:
         return "entra"
     _, theirs = first_set(environ, *provider_names("TOKENTYPE", "VSTS_TOKENTYPE"))
     return kind or {"compact": "pat", "selfdescribing": "session"}.get(theirs.strip().lower(), "")
-
-
-def provider_names(*names: str) -> list[str]:
-    """Return a variable of artifacts-credprovider under all its names, the newest first."""
-    prefixes = ("ARTIFACTS_CREDENTIALPROVIDER_", "NUGET_CREDENTIALPROVIDER_")
-    return [prefix + name for prefix in prefixes for name in names]
-
-
-def first_set(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
-    """Return name and value of the first variable that is not blank, else two empty strings."""
-    found = ((name, environ[name]) for name in names if environ.get(name, "").strip())
-    return next(found, ("", ""))
 
 
 def comparable(url: str) -> str:
@@ -794,6 +812,13 @@ def check_request(feed: Feed, token: str, tries: int = TRIES) -> Request:
     """Return the request that shows whether a token opens a feed; see `is_sign_in`."""
     pair = base64.b64encode(f"{DEFAULT_USERNAME}:{token}".encode()).decode()
     return headers_only(feed.url, {"Authorization": f"Basic {pair}"}, tries)
+
+
+def form_request(url: str, **form: str) -> Request:
+    """Return the POST of a form to one of Entra's endpoints, from the public client."""
+    headers = {**_HEADERS, "Content-Type": "application/x-www-form-urlencoded"}
+    body = urlencode({"client_id": CLIENT_ID, **form}).encode()
+    return Request("POST", url, headers, body)
 
 
 def is_sign_in(response: Response) -> bool:
@@ -1205,11 +1230,6 @@ def sign_assertion(
     text = ".".join(base64url(json.dumps(part).encode()) for part in (header, body))
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
     return f"{text}.{base64url(key.sign(text.encode(), pss, hashes.SHA256()))}"
-
-
-def base64url(data: bytes) -> str:
-    """Return data as RFC 7515 writes it: base64 for URLs, without padding."""
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def workload_identity(world: World, challenge: Challenge) -> Bearer | None:
@@ -1625,11 +1645,6 @@ def silence(challenge: Challenge, environ: Mapping[str, str]) -> str:
     return "a host name alone is asked for" if challenge.feed.bare else ""
 
 
-def is_on(environ: Mapping[str, str], name: str) -> bool:
-    """Whether a variable is set, and not to a word for no."""
-    return environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
-
-
 def browser_command(
     environ: Mapping[str, str], system: str, container: bool, which: Callable[[str], str | None]
 ) -> list[str] | None:
@@ -1660,13 +1675,6 @@ def browser_command(
         choices = [[which(name)] for name in names]
     found = next((choice for choice in choices if choice[0]), None)
     return [*map(str, found), "%s"] if found else None
-
-
-def form_request(url: str, **form: str) -> Request:
-    """Return the POST of a form to one of Entra's endpoints, from the public client."""
-    headers = {**_HEADERS, "Content-Type": "application/x-www-form-urlencoded"}
-    body = urlencode({"client_id": CLIENT_ID, **form}).encode()
-    return Request("POST", url, headers, body)
 
 
 def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: Mapping[str, str]) -> str:
@@ -1964,6 +1972,34 @@ IDENTITY_VARIABLES: Final = (
     "MSI_ENDPOINT",
 )
 
+
+def identity(environ: Mapping[str, str]) -> str:
+    """Return what tells one identity of the environment's from another, `""` where it names none.
+
+    A session obtained by one is never served to another, nor a person's to any.
+    """
+    sources = chosen_sources(environ)
+    if not set(MACHINES) & set(sources):
+        return ""
+    found = [f"{name}={environ[name]}" for name in IDENTITY_VARIABLES if environ.get(name)]
+    if environ.get("KEYRINGS_ARTIFACTS_SOURCES"):
+        found += [source.__name__ for source in sources]
+    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
+
+
+def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
+    """Return the sources to be tried, in their order; raises where the environment names others."""
+    wanted = re.split(r"[\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").strip().lower())
+    known = {source.__name__: source for source in SOURCES}
+    unknown = [name for name in wanted if name and name not in known]
+    if unknown:
+        raise ArtifactsError(
+            f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}': choose among "
+            f"{', '.join(known)}."
+        )
+    return [known[name] for name in dict.fromkeys(wanted) if name] or SOURCES
+
+
 # --- composition ------------------------------------------------------------------------------
 
 
@@ -2036,33 +2072,6 @@ def new_session(challenge: Challenge, settings: Settings, world: World) -> Sessi
     if old and old.pat_id and (old.expires or 0) > world.now():  # of another type or scope
         revoke(challenge, old.pat_id, world)
     return session
-
-
-def identity(environ: Mapping[str, str]) -> str:
-    """Return what tells one identity of the environment's from another, `""` where it names none.
-
-    A session obtained by one is never served to another, nor a person's to any.
-    """
-    sources = chosen_sources(environ)
-    if not set(MACHINES) & set(sources):
-        return ""
-    found = [f"{name}={environ[name]}" for name in IDENTITY_VARIABLES if environ.get(name)]
-    if environ.get("KEYRINGS_ARTIFACTS_SOURCES"):
-        found += [source.__name__ for source in sources]
-    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
-
-
-def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
-    """Return the sources to be tried, in their order; raises where the environment names others."""
-    wanted = re.split(r"[\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").strip().lower())
-    known = {source.__name__: source for source in SOURCES}
-    unknown = [name for name in wanted if name and name not in known]
-    if unknown:
-        raise ArtifactsError(
-            f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}': choose among "
-            f"{', '.join(known)}."
-        )
-    return [known[name] for name in dict.fromkeys(wanted) if name] or SOURCES
 
 
 def entry(feed: Feed, world: World) -> str:
@@ -2314,12 +2323,6 @@ def join_entry(head: str, rest: Sequence[str | None]) -> str | None:
         return head
     text = head[match.end() :] + "".join(part or "" for part in rest)
     return text if hashlib.sha256(text.encode()).hexdigest()[:12] == match[2] else None
-
-
-# How well a place keeps what it is given.
-PLAIN: Final = 0  # a file, which may end in a backup or an image: packages only, and for a day
-SEALED: Final = 1  # a file that is worth nothing without another one
-KEYRING: Final = 2
 
 
 class Keyring:
