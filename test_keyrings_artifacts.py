@@ -5573,9 +5573,13 @@ def services(tmp_path: Path) -> Iterator[Services]:
         yield running
 
 
+def at_least(package: str, version: int) -> bool:
+    return int(importlib.metadata.version(package).split(".")[0]) >= version
+
+
 def needs_a_newer_program() -> None:
     """Skip where keyring's own program is one that asks a question to delete, and knows no --mode."""
-    if int(importlib.metadata.version("keyring").split(".")[0]) < 25:
+    if not at_least("keyring", 25):
         pytest.skip("the program of keyring before 25 reads set and del from a terminal, and has no --mode")
 
 
@@ -6129,6 +6133,7 @@ print(first == second, second == own)
 def test_a_process_that_lives_long_notices_what_others_kept_and_forgot(
     machine: Machine, command: str, printed: str
 ) -> None:
+    needs_a_newer_program()
     machine.az()
     chain = plug_in(machine, "small_keyring", SMALL_KEYRING)
     own = machine.services.mint_devops(machine.services.accounts["ada@contoso.example"], "contoso")
@@ -6262,6 +6267,7 @@ def test_a_persons_own_pat_serves_the_whole_organization(machine: Machine) -> No
 
 @pytest.mark.parametrize("spoiled", ["open to others", "a link", "garbage"])
 def test_signing_out_deletes_a_file_that_is_not_read(machine: Machine, spoiled: str) -> None:
+    needs_a_newer_program()
     machine.az()
     machine.get()
     (path,) = machine.home.rglob("session-contoso.json")
@@ -9854,8 +9860,9 @@ def test_what_is_at_hand_loads_nothing_heavy(machine: Machine, found: str) -> No
         machine.az()
         machine.get()
     imported, called, answer = json.loads(machine.python(LOADED, **changes))
-    assert set(imported) <= {"dataclasses", "keyrings_artifacts"}
-    assert not HEAVY & {*called, *(name.partition(".")[0] for name in called)}
+    if at_least("keyring", 25):  # which loads the rest of what this module needs
+        assert set(imported) <= {"dataclasses", "keyrings_artifacts"}
+    assert not HEAVY & {*imported, *called, *(name.partition(".")[0] for name in called)}
     assert answer == bool(changes["LOOK_UP"])
 
 
@@ -10592,9 +10599,11 @@ PROXIES = {
 @pytest.mark.parametrize(("scheme", "answer", "said"), PROXIES.values(), ids=PROXIES)
 def test_a_proxy_that_does_not_work(machine: Machine, scheme: str, answer: bytes, said: str) -> None:
     with raw_server(answer) as port:
-        url = f"{scheme}://me:password-of-the-proxy@127.0.0.1:{port}"
+        url = f"{scheme}://me:password-of-the-proxy@localhost:{port}"  # urllib3 1.26 takes no TLS by number
         machine.services.secrets.add("password of the proxy", "password-of-the-proxy")
         sentence = look_up(machine, HTTPS_PROXY=url, https_proxy=url).sentence
+    if scheme == "https" and not at_least("urllib3", 2):  # which does not say whose TLS it was
+        said = NOT_REACHED
     assert re.match(said, sentence), sentence
 
 
