@@ -42,7 +42,7 @@ import os
 import re
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -316,20 +316,17 @@ class NoCredential(ArtifactsError):
     def __init__(self, challenge: Challenge, failures: Sequence[object], silent: str) -> None:
         import shlex
 
-        failures = list(dict.fromkeys(map(str, failures)))  # several sources may end for the same reason
+        lines = list(dict.fromkeys(map(str, failures)))[:8]  # several sources may end for the same reason
         name, url = challenge.feed.organization, shlex.quote(challenge.feed.url)
-        tried = "\n".join(f"  {failure}" for failure in failures[:8])
-        if len(failures) == 1:
-            text = failures[0]
-        elif failures:
-            text = f"No sign-in to organization '{name}' succeeded:\n{tried}"
-        else:  # the tenant takes a request, which may fail itself and say less than what failed before
-            text = (
+        if not lines:  # only then: the tenant takes a request, which may fail and say less than they do
+            lines = [
                 f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
                 f"'keyring --mode creds get {url}' in a terminal, or '{az_login(challenge.tenant)}', "
                 "or set AZURE_DEVOPS_EXT_PAT to a personal access token."
-            )
-        super().__init__(text)
+            ]
+        elif len(lines) > 1:
+            lines.insert(0, f"No sign-in to organization '{name}' succeeded:")
+        super().__init__("\n  ".join(lines))
 
 
 class NotOurs(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -421,7 +418,7 @@ def parse_servers(environ: Mapping[str, str]) -> set[str]:
     names = ("KEYRINGS_ARTIFACTS_HOSTS", *provider_names("VSTS_HOSTS", "HOSTS"))
     found = ";".join(environ.get(name, "") for name in names).lower().split(";")
     hosts = (each.strip().rpartition("://")[2].rstrip("/") for each in found)
-    return {host[: -len(":443")] if host.endswith(":443") else host for host in hosts if host}
+    return {host.removesuffix(":443") for host in hosts} - {""}
 
 
 def organization_of(host: str, path: str) -> str | None:
@@ -433,10 +430,9 @@ def organization_of(host: str, path: str) -> str | None:
     base = next((name for name in FEED_HOSTS if under(host, name)), None)
     if base is None or (host != base and base == "pkgs.dev.azure.com"):
         return None
-    segments = [unquote(segment).lower() for segment in path.split("/")[1:]]
-    if {".", ".."} & set(segments):
+    first, *others = (unquote(segment).lower() for segment in path.removeprefix("/").split("/"))
+    if {".", ".."} & {first, *others}:
         return None  # clients resolve these, and would end in another organization
-    first = segments[0] if segments else ""
     if host != base and not re.fullmatch(_HOST_GUID, first):
         first = host.split(".")[0]
     return first if re.fullmatch(_ORGANIZATION, first) else None
@@ -449,13 +445,7 @@ _DATE: Final = r"(?a)(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:Z
 
 def is_token(value: object) -> bool:
     """Whether a value can be a password in an HTTP header and on a line of its own."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= MAX_TOKEN
-        and value.isascii()
-        and value.isprintable()
-        and " " not in value
-    )
+    return isinstance(value, str) and len(value) <= MAX_TOKEN and bool(re.fullmatch("[!-~]+", value))
 
 
 def clean_token(value: str, name: str) -> str:
@@ -521,15 +511,12 @@ def base64url(data: bytes) -> str:
 
 def claims(token: str) -> dict[str, Any]:
     """Return the payload of a JWT, unverified, for display and expiry; `{}` where there is none."""
-    head, _, rest = token.partition(".")
-    payload, dot, signature = rest.partition(".")
-    if not head or not dot or "." in signature:
-        return {}
     try:
+        head, payload, _ = token.split(".")
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
     except ValueError:
         return {}
-    return parse_object(raw)
+    return parse_object(raw) if head else {}
 
 
 def is_person(payload: Mapping[str, Any]) -> bool:
@@ -541,15 +528,14 @@ def is_person(payload: Mapping[str, Any]) -> bool:
     kind = payload.get("idtyp")
     if kind in ("app", "user"):
         return bool(kind == "user")
-    if payload.get("scp"):
+    if payload.get("scp") or account_of(payload):
         return True
-    application = payload.get("roles") or payload.get("appid") or payload.get("azp")
-    return bool(account_of(payload)) or not application
+    return not any(payload.get(key) for key in ("roles", "appid", "azp"))
 
 
 def account_of(payload: Mapping[str, Any]) -> str:
     """Return the name of an Entra token's account for display, `""` where it has none."""
-    names = (payload.get(key) for key in ("upn", "unique_name", "preferred_username", "email"))
+    names = map(payload.get, ("upn", "unique_name", "preferred_username", "email"))
     return next((shown(name, 100) for name in names if name and isinstance(name, str)), "")
 
 
@@ -567,11 +553,8 @@ def usable(session: Session, settings: Settings, now: float) -> bool:
     """Whether a kept session is what is wanted and has more than five minutes left."""
     if session.expires is not None and session.expires - now <= MARGIN:
         return False
-    if session.kind == "set":
-        return True
-    if settings.token_type not in ("", session.asked):
-        return False
-    return session.kind == "entra" or session.scope == settings.scope
+    fits = session.kind == "entra" or session.scope == settings.scope
+    return session.kind == "set" or (fits and settings.token_type in ("", session.asked))
 
 
 def file_may_keep(session: Session, now: float) -> bool:
@@ -602,7 +585,7 @@ def read_session(text: str | None) -> Session | None:
 
 def write_session(session: Session) -> str:
     """Return the entry that `read_session` reads."""
-    return json.dumps(asdict(session), separators=(",", ":"))
+    return json.dumps(vars(session), separators=(",", ":"))
 
 
 # --- given: what the environment says outright ------------------------------------------------
