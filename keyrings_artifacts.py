@@ -618,35 +618,36 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
 def parse_token_type(environ: Mapping[str, str]) -> str:
     """Return which type of token the environment forces, `""` for none; raises for one unknown."""
     kind = environ.get("KEYRINGS_ARTIFACTS_TOKEN_TYPE", "").strip().lower()
-    if kind and kind not in LADDER:
-        raise ArtifactsError("KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of pat, session, entra.")
+    if kind:
+        if kind not in LADDER:
+            raise ArtifactsError(f"KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of {', '.join(LADDER)}.")
+        return kind
     names = ("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "ARTIFACTS_CREDENTIALPROVIDER_RETURN_ENTRA_TOKENS")
-    if not kind and any(environ.get(name, "").strip().lower() == "true" for name in names):
+    if any(environ.get(name, "").strip().lower() == "true" for name in names):
         return "entra"
     _, theirs = first_set(environ, *provider_names("TOKENTYPE", "VSTS_TOKENTYPE"))
-    return kind or {"compact": "pat", "selfdescribing": "session"}.get(theirs.strip().lower(), "")
+    return {"compact": "pat", "selfdescribing": "session"}.get(theirs.strip().lower(), "")
 
 
 def comparable(url: str) -> str:
     """Return a URL in the form in which endpoints and prefixes are compared."""
     scheme, _, rest = url.strip().partition("://")
     authority, slash, path = rest.partition("/")
-    host = authority.rpartition("@")[2]
-    path = path.partition("#")[0].partition("?")[0]
-    host = host[: -len(":443")] if host.endswith(":443") else host
+    host = authority.rpartition("@")[2].removesuffix(":443")
+    path = re.split("[?#]", path)[0]
     return f"{scheme}://{host}{slash}{quote(unquote(path), safe=_PATH_SAFE)}".lower()
 
 
 def holds(address: str, feed: Feed) -> bool:
-    """Whether a comparable address is the feed's or, at a slash, a prefix of it."""
-    return (comparable(feed.url).rstrip("/") + "/").startswith(address.rstrip("/") + "/")
+    """Whether an address is the feed's or, at a slash, a prefix of it."""
+    whole, part = (comparable(url).rstrip("/") + "/" for url in (feed.url, address))
+    return whole.startswith(part)
 
 
-def parse_endpoints(text: str, name: str) -> list[tuple[str, dict[str, str]]]:
-    """Return endpoints, made comparable, and their entries; raises where it is not that.
+def parse_endpoints(text: str, name: str) -> list[dict[str, str]]:
+    """Return the entries of artifacts-credprovider's JSON, keys in lower case; raises for another form.
 
-    The form of artifacts-credprovider: `{"endpointCredentials": [{"endpoint": URL, ...}]}`, keys in
-    any case (lower case in the answer), single quotes tolerated.
+    `{"endpointCredentials": [{"endpoint": URL, ...}]}`, keys in any case, single quotes tolerated.
     """
     data = parse_object(text if '"' in text else text.replace("'", '"'))
     entries = {key.lower(): value for key, value in data.items()}.get("endpointcredentials")
@@ -660,18 +661,23 @@ def parse_endpoints(text: str, name: str) -> list[tuple[str, dict[str, str]]]:
         entry = {key.lower(): value or "" for key, value in raw.items()} if isinstance(raw, dict) else {}
         if not entry.get("endpoint") or not all(isinstance(value, str) for value in entry.values()):
             raise ArtifactsError(f"{name}: entry {index} needs an endpoint, and text for all it holds.")
-        found.append((comparable(entry["endpoint"]), entry))
+        found.append(entry)
     return found
 
 
-def endpoint_for(feed: Feed, endpoints: Iterable[tuple[str, dict[str, str]]]) -> dict[str, str] | None:
+def endpoint_for(feed: Feed, entries: Iterable[dict[str, str]]) -> dict[str, str] | None:
     """Return the entry of the endpoint that is the feed or holds it, the closest, or `None`.
 
     artifacts-credprovider takes a whole address only; here an address also holds what is below
     it, since pip asks with a closing slash, poetry without one, and uv with either.
     """
-    holding = [pair for pair in endpoints if holds(pair[0], feed)]
-    return max(holding, key=lambda pair: len(pair[0].rstrip("/")))[1] if holding else None
+    holding = (entry for entry in entries if holds(entry["endpoint"], feed))
+    return max(holding, key=lambda entry: len(comparable(entry["endpoint"]).rstrip("/")), default=None)
+
+
+def from_variable(environ: Mapping[str, str], name: str) -> SimpleCredential | None:
+    """Return the token in a variable, `None` where it is not set; raises where it can be none."""
+    return SimpleCredential("", clean_token(environ[name], name)) if name in environ else None
 
 
 def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
@@ -681,8 +687,8 @@ def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
         "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
         "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
     )
-    endpoints = parse_endpoints(text, name) if name else []
-    entry = endpoint_for(feed, (pair for pair in endpoints if pair[1].get("password")))
+    entries = parse_endpoints(text, name) if name else []
+    entry = endpoint_for(feed, (entry for entry in entries if entry.get("password")))
     if entry is None:
         return None
     user = entry.get("username", "")
@@ -692,21 +698,18 @@ def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
 
 def from_pat(feed: Feed, world: World) -> SimpleCredential | None:
     """The variable of the `az devops` extension, for every organization."""
-    name = "AZURE_DEVOPS_EXT_PAT"
-    value = world.environ.get(name)
-    return None if value is None else SimpleCredential("", clean_token(value, name))
+    return from_variable(world.environ, "AZURE_DEVOPS_EXT_PAT")
 
 
 def from_pat_file(feed: Feed, world: World) -> SimpleCredential | None:
     """The same in a file: one that is named, or a Docker secret of that name."""
     name = "AZURE_DEVOPS_EXT_PAT_FILE"
-    path = world.environ.get(name)
-    if path is None:
-        token = read_secret(world, SECRET_FILE, SECRET_FILE, optional=True)
-        return SimpleCredential("", token) if token else None
+    path = world.environ.get(name, SECRET_FILE)
     if not path.strip():
         raise ArtifactsError(f"{name} is set but empty: set it to a file's path, or unset it.")
-    return SimpleCredential("", read_secret(world, path, f"{name} ({shown(path)})"))
+    named = name in world.environ
+    token = read_secret(world, path, f"{name} ({shown(path)})" if named else path, optional=not named)
+    return SimpleCredential("", token) if token else None
 
 
 def read_secret(world: World, path: str, label: str, optional: bool = False) -> str:
@@ -723,40 +726,33 @@ def read_secret(world: World, path: str, label: str, optional: bool = False) -> 
 
 def from_prefixes(feed: Feed, world: World) -> SimpleCredential | None:
     """A token for the addresses that begin with one of the prefixes, as NuGetAuthenticate sets."""
-    _, prefixes = first_set(
-        world.environ, "ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES"
-    )
-    names = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
-    if not any(holds(comparable(prefix), feed) for prefix in prefixes.split(";") if prefix.strip()):
+    environ = world.environ
+    _, prefixes = first_set(environ, "ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES")
+    if not any(holds(prefix, feed) for prefix in prefixes.split(";")):
         return None
-    name, value = first_set(world.environ, *names)
-    name = name or next((name for name in names if name in world.environ), "")
-    return SimpleCredential("", clean_token(value, name)) if name else None
+    names = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
+    name, _ = first_set(environ, *names)
+    return from_variable(environ, name or next((name for name in names if name in environ), names[0]))
 
 
 def from_pipeline(feed: Feed, world: World) -> SimpleCredential | None:
     """The job's own token, which belongs to the pipeline's organization and no other."""
-    name = "SYSTEM_ACCESSTOKEN"
-    value = world.environ.get(name)
     _, collection = first_set(world.environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
-    if value is None or collection_organization(collection) not in (None, feed.organization):
+    if collection and collection_organization(collection) != feed.organization:
         return None
-    return SimpleCredential("", clean_token(value, name))
+    return from_variable(world.environ, "SYSTEM_ACCESSTOKEN")
 
 
 def collection_organization(uri: str) -> str | None:
-    """Return the key of the organization that a pipeline's collection URI names.
+    """Return the key of the organization that a pipeline's collection URI names, `None` for another text.
 
-    `https://dev.azure.com/contoso/` or `https://contoso.visualstudio.com/`; the host of a server;
-    `""` for what is no address, which no organization equals, and `None` for nothing.
+    `https://dev.azure.com/contoso/` or `https://contoso.visualstudio.com/`; the host of a server.
     """
-    if not uri:
-        return None
     match = re.fullmatch(
         r"https://(?:dev\.azure\.com/([^/?#]+)|([\w-]+)\.visualstudio\.com|([\w.:-]+))(?:[/?#].*)?",
         uri.strip().lower(),
     )
-    return unquote(match[1] or match[2] or match[3]) if match else ""
+    return unquote(match[1] or match[2] or match[3]) if match else None
 
 
 # Each returns `None` where its variables are not set, or not for this feed.
