@@ -3,9 +3,8 @@
 """Credentials for Azure Artifacts feeds, for every tool that asks Python's keyring.
 
 pip, uv, pixi, twine and others ask `keyring` for a password; this backend answers for
-`pkgs.dev.azure.com` and its kin, and says nothing about any other service. It needs Python 3.9,
-`keyring` 23 and `urllib3` 1.26 or newer, and may be used as a copied file: unchanged, with its
-folder on PYTHONPATH and
+`pkgs.dev.azure.com` and its kin, and for no other service. It needs Python 3.9, `keyring` 23 and
+`urllib3` 1.26 or newer, and may be used as a copied file: unchanged, with its folder on PYTHONPATH and
 
     PYTHON_KEYRING_BACKEND=keyrings_artifacts.ArtifactsKeyringBackend
 
@@ -16,11 +15,10 @@ after which this prints a token, or one sentence that says what is missing:
 A credential is given by the environment (AZURE_DEVOPS_EXT_PAT and its kin), found where an earlier
 call kept it, or obtained: one of SOURCES, from a machine's identity over the Azure CLI to a
 browser, yields an Entra token, and a person's is exchanged for a token that opens packages and
-nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources, and
-KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
-step, and `python -m keyrings_artifacts URL`, the doctor, what keeps a feed shut and what mends it.
-All other variables are Azure's own, or those of the tools before this one, and stand in the
-README's one table.
+nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources,
+KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for, KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
+step, and the doctor, `python -m keyrings_artifacts URL`, what keeps a feed shut and what mends it.
+All other variables, Azure's own or those of the tools before this one, are in the README's one table.
 
 It asks the feed, Microsoft's sign-in and token services, and the identity endpoint or the token
 issuer of the machine or pipeline, and no one else. It keeps what it got in the best other keyring,
@@ -66,7 +64,7 @@ T = TypeVar("T")
 
 # --- constants -------------------------------------------------------------------------------
 
-# Azure DevOps as Entra knows it, the same in every tenant:
+# Azure DevOps in every tenant:
 # https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/service-principal-managed-identity
 AZURE_DEVOPS: Final = "499b84ac-1321-427f-aa17-267ca6975798"
 
@@ -197,7 +195,7 @@ class Settings(NamedTuple):
 
 
 class Value:
-    """What is equal where its fields are; written once, as generating it for each class slows the import."""
+    """What is equal where its fields are; an `__eq__` generated for each class would slow the import."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -440,7 +438,7 @@ def organization_of(host: str, path: str) -> str | None:
 
 # --- tokens ----------------------------------------------------------------------------------
 
-_DATE: Final = r"(?a)(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:Z|([+-])(\d\d):?(\d\d))?"
+_DATE: Final = r"(?a)(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.\d*)?(?:Z|([+-])(\d\d):?(\d\d))?"
 
 
 def is_token(value: object) -> bool:
@@ -468,13 +466,13 @@ def parse_date(text: object) -> float | None:
     match = re.fullmatch(_DATE, text) if isinstance(text, str) else None
     if match is None:
         return None
-    *fields, sign, hours, minutes = match.groups()
-    zone = int(hours or 0) * HOUR + int(minutes or 0) * MINUTE
+    local, sign, hours, minutes = match.groups("0")
+    zone = int(hours) * HOUR + int(minutes) * MINUTE
     try:
-        when = datetime.datetime(*map(int, fields), tzinfo=datetime.timezone.utc)  # type: ignore[misc,arg-type]  # six integers
+        epoch = datetime.datetime.fromisoformat(f"{local}+00:00").timestamp()
     except ValueError:
         return None
-    return when.timestamp() - (-zone if sign == "-" else zone)
+    return epoch + zone if sign == "-" else epoch - zone
 
 
 def parse_http_date(text: str) -> float | None:
@@ -489,8 +487,7 @@ def parse_http_date(text: str) -> float | None:
 
 def format_date(epoch: float) -> str:
     """Return an epoch in the form Azure DevOps takes, whole seconds and `Z`."""
-    when = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def number(value: object) -> float | None:
@@ -570,14 +567,13 @@ def file_may_keep(session: Session, now: float) -> bool:
 def read_session(text: str | None) -> Session | None:
     """Return the session that an entry of the store holds, or `None`, whatever the text."""
     data = parse_object(text or "")
-    kind, token = data.get("kind"), data.get("token")
-    checked, expires = number(data.get("checked")), number(data.get("expires"))
+    kind, token, end = data.get("kind"), data.get("token"), data.get("expires")
+    checked, expires = number(data.get("checked")), number(end)
     if kind not in (*LADDER, "set") or not is_token(token) or checked is None:
         return None
-    if data.get("expires") is not None and expires is None:
+    if end is not None and expires is None:
         return None
-    texts = ("asked", "scope", "account", "tenant", "pat_id")
-    known = {key: shown(data.get(key) or "") for key in texts}
+    known = {key: shown(data.get(key) or "") for key in ("asked", "scope", "account", "tenant", "pat_id")}
     for key in ("tenant", "pat_id"):  # they go into URLs
         known[key] = known[key] if re.fullmatch(_GUID, known[key]) else ""
     return Session(str(token), str(kind), checked, expires, **known)
@@ -638,10 +634,9 @@ def comparable(url: str) -> str:
     return f"{scheme}://{host}{slash}{quote(unquote(path), safe=_PATH_SAFE)}".lower()
 
 
-def holds(address: str, feed: Feed) -> bool:
-    """Whether an address is the feed's or, at a slash, a prefix of it."""
-    whole, part = (comparable(url).rstrip("/") + "/" for url in (feed.url, address))
-    return whole.startswith(part)
+def folder(url: str) -> str:
+    """Return what the comparable URL and all below it begin with, a slash at its end."""
+    return comparable(url).rstrip("/") + "/"
 
 
 def parse_endpoints(text: str, name: str) -> list[dict[str, str]]:
@@ -671,8 +666,8 @@ def endpoint_for(feed: Feed, entries: Iterable[dict[str, str]]) -> dict[str, str
     artifacts-credprovider takes a whole address only; here an address also holds what is below
     it, since pip asks with a closing slash, poetry without one, and uv with either.
     """
-    holding = (entry for entry in entries if holds(entry["endpoint"], feed))
-    return max(holding, key=lambda entry: len(comparable(entry["endpoint"]).rstrip("/")), default=None)
+    holding = (entry for entry in entries if folder(feed.url).startswith(folder(entry["endpoint"])))
+    return max(holding, key=lambda entry: len(folder(entry["endpoint"])), default=None)
 
 
 def from_variable(environ: Mapping[str, str], name: str) -> SimpleCredential | None:
@@ -728,7 +723,7 @@ def from_prefixes(feed: Feed, world: World) -> SimpleCredential | None:
     """A token for the addresses that begin with one of the prefixes, as NuGetAuthenticate sets."""
     environ = world.environ
     _, prefixes = first_set(environ, "ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES")
-    if not any(holds(prefix, feed) for prefix in prefixes.split(";")):
+    if not folder(feed.url).startswith(tuple(map(folder, prefixes.split(";")))):
         return None
     names = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
     name, _ = first_set(environ, *names)
