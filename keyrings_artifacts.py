@@ -3,9 +3,8 @@
 """Credentials for Azure Artifacts feeds, for every tool that asks Python's keyring.
 
 pip, uv, pixi, twine and others ask `keyring` for a password; this backend answers for
-`pkgs.dev.azure.com` and its kin, and says nothing about any other service. It needs Python 3.9,
-`keyring` 23 and `urllib3` 1.26 or newer, and may be used as a copied file: unchanged, with its
-folder on PYTHONPATH and
+`pkgs.dev.azure.com` and its kin, and for no other service. It needs Python 3.9, `keyring` 23 and
+`urllib3` 1.26 or newer, and may be used as a copied file: unchanged, with its folder on PYTHONPATH and
 
     PYTHON_KEYRING_BACKEND=keyrings_artifacts.ArtifactsKeyringBackend
 
@@ -16,11 +15,10 @@ after which this prints a token, or one sentence that says what is missing:
 A credential is given by the environment (AZURE_DEVOPS_EXT_PAT and its kin), found where an earlier
 call kept it, or obtained: one of SOURCES, from a machine's identity over the Azure CLI to a
 browser, yields an Entra token, and a person's is exchanged for a token that opens packages and
-nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources, and
-KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for; KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
-step, and `python -m keyrings_artifacts URL`, the doctor, what keeps a feed shut and what mends it.
-All other variables are Azure's own, or those of the tools before this one, and stand in the
-README's one table.
+nothing else. KEYRINGS_ARTIFACTS_SOURCES restricts and orders the sources,
+KEYRINGS_ARTIFACTS_TOKEN_TYPE says what is asked for, KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG shows every
+step, and the doctor, `python -m keyrings_artifacts URL`, what keeps a feed shut and what mends it.
+All other variables, Azure's own or those of the tools before this one, are in the README's one table.
 
 It asks the feed, Microsoft's sign-in and token services, and the identity endpoint or the token
 issuer of the machine or pipeline, and no one else. It keeps what it got in the best other keyring,
@@ -42,7 +40,7 @@ import os
 import re
 import threading
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +64,7 @@ T = TypeVar("T")
 
 # --- constants -------------------------------------------------------------------------------
 
-# Azure DevOps as Entra knows it, the same in every tenant:
+# Azure DevOps in every tenant:
 # https://learn.microsoft.com/azure/devops/integrate/get-started/authentication/service-principal-managed-identity
 AZURE_DEVOPS: Final = "499b84ac-1321-427f-aa17-267ca6975798"
 
@@ -89,7 +87,7 @@ MAX_PAT_DAYS: Final = 365  # https://learn.microsoft.com/azure/devops/organizati
 CALL_SECONDS: Final = 50.0  # for a whole call, beside what people take: installers wait behind it
 TRIES: Final = 3
 TRY_SECONDS: Final = 10.0
-MAX_RETRY_AFTER: Final = 5.0  # seconds: an installer waits behind this call
+MAX_RETRY_AFTER: Final = 5.0  # seconds
 MAX_BODY: Final = 1 << 18  # bytes; a token answer is a few thousand
 MAX_TOKEN: Final = 1 << 14  # characters
 SIGN_IN_SECONDS: Final = 180.0
@@ -197,7 +195,7 @@ class Settings(NamedTuple):
 
 
 class Value:
-    """What is equal where its fields are; written once, as generating it for each class slows the import."""
+    """What is equal where its fields are; an `__eq__` generated for each class would slow the import."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -316,20 +314,17 @@ class NoCredential(ArtifactsError):
     def __init__(self, challenge: Challenge, failures: Sequence[object], silent: str) -> None:
         import shlex
 
-        failures = list(dict.fromkeys(map(str, failures)))  # several sources may end for the same reason
+        lines = list(dict.fromkeys(map(str, failures)))[:8]  # several sources may end for the same reason
         name, url = challenge.feed.organization, shlex.quote(challenge.feed.url)
-        tried = "\n".join(f"  {failure}" for failure in failures[:8])
-        if len(failures) == 1:
-            text = failures[0]
-        elif failures:
-            text = f"No sign-in to organization '{name}' succeeded:\n{tried}"
-        else:  # the tenant takes a request, which may fail itself and say less than what failed before
-            text = (
+        if not lines:  # only then: the tenant takes a request, which may fail and say less than they do
+            lines = [
                 f"Nobody is signed in to organization '{name}', and nobody can be asked: {silent}. Run "
                 f"'keyring --mode creds get {url}' in a terminal, or '{az_login(challenge.tenant)}', "
                 "or set AZURE_DEVOPS_EXT_PAT to a personal access token."
-            )
-        super().__init__(text)
+            ]
+        elif len(lines) > 1:
+            lines.insert(0, f"No sign-in to organization '{name}' succeeded:")
+        super().__init__("\n  ".join(lines))
 
 
 class NotOurs(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -421,7 +416,7 @@ def parse_servers(environ: Mapping[str, str]) -> set[str]:
     names = ("KEYRINGS_ARTIFACTS_HOSTS", *provider_names("VSTS_HOSTS", "HOSTS"))
     found = ";".join(environ.get(name, "") for name in names).lower().split(";")
     hosts = (each.strip().rpartition("://")[2].rstrip("/") for each in found)
-    return {host[: -len(":443")] if host.endswith(":443") else host for host in hosts if host}
+    return {host.removesuffix(":443") for host in hosts} - {""}
 
 
 def organization_of(host: str, path: str) -> str | None:
@@ -433,10 +428,9 @@ def organization_of(host: str, path: str) -> str | None:
     base = next((name for name in FEED_HOSTS if under(host, name)), None)
     if base is None or (host != base and base == "pkgs.dev.azure.com"):
         return None
-    segments = [unquote(segment).lower() for segment in path.split("/")[1:]]
-    if {".", ".."} & set(segments):
+    first, *others = (unquote(segment).lower() for segment in path.removeprefix("/").split("/"))
+    if {".", ".."} & {first, *others}:
         return None  # clients resolve these, and would end in another organization
-    first = segments[0] if segments else ""
     if host != base and not re.fullmatch(_HOST_GUID, first):
         first = host.split(".")[0]
     return first if re.fullmatch(_ORGANIZATION, first) else None
@@ -444,18 +438,12 @@ def organization_of(host: str, path: str) -> str | None:
 
 # --- tokens ----------------------------------------------------------------------------------
 
-_DATE: Final = r"(?a)(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:Z|([+-])(\d\d):?(\d\d))?"
+_DATE: Final = r"(?a)(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.\d*)?(?:Z|([+-])(\d\d):?(\d\d))?"
 
 
 def is_token(value: object) -> bool:
     """Whether a value can be a password in an HTTP header and on a line of its own."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= MAX_TOKEN
-        and value.isascii()
-        and value.isprintable()
-        and " " not in value
-    )
+    return isinstance(value, str) and len(value) <= MAX_TOKEN and bool(re.fullmatch("[!-~]+", value))
 
 
 def clean_token(value: str, name: str) -> str:
@@ -478,13 +466,13 @@ def parse_date(text: object) -> float | None:
     match = re.fullmatch(_DATE, text) if isinstance(text, str) else None
     if match is None:
         return None
-    *fields, sign, hours, minutes = match.groups()
-    zone = int(hours or 0) * HOUR + int(minutes or 0) * MINUTE
+    local, sign, hours, minutes = match.groups("0")
+    zone = int(hours) * HOUR + int(minutes) * MINUTE
     try:
-        when = datetime.datetime(*map(int, fields), tzinfo=datetime.timezone.utc)  # type: ignore[misc,arg-type]  # six integers
+        epoch = datetime.datetime.fromisoformat(f"{local}+00:00").timestamp()
     except ValueError:
         return None
-    return when.timestamp() - (-zone if sign == "-" else zone)
+    return epoch + zone if sign == "-" else epoch - zone
 
 
 def parse_http_date(text: str) -> float | None:
@@ -499,8 +487,7 @@ def parse_http_date(text: str) -> float | None:
 
 def format_date(epoch: float) -> str:
     """Return an epoch in the form Azure DevOps takes, whole seconds and `Z`."""
-    when = datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc)
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def number(value: object) -> float | None:
@@ -521,15 +508,12 @@ def base64url(data: bytes) -> str:
 
 def claims(token: str) -> dict[str, Any]:
     """Return the payload of a JWT, unverified, for display and expiry; `{}` where there is none."""
-    head, _, rest = token.partition(".")
-    payload, dot, signature = rest.partition(".")
-    if not head or not dot or "." in signature:
-        return {}
     try:
+        head, payload, _ = token.split(".")
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
     except ValueError:
         return {}
-    return parse_object(raw)
+    return parse_object(raw) if head else {}
 
 
 def is_person(payload: Mapping[str, Any]) -> bool:
@@ -541,15 +525,14 @@ def is_person(payload: Mapping[str, Any]) -> bool:
     kind = payload.get("idtyp")
     if kind in ("app", "user"):
         return bool(kind == "user")
-    if payload.get("scp"):
+    if payload.get("scp") or account_of(payload):
         return True
-    application = payload.get("roles") or payload.get("appid") or payload.get("azp")
-    return bool(account_of(payload)) or not application
+    return not any(payload.get(key) for key in ("roles", "appid", "azp"))
 
 
 def account_of(payload: Mapping[str, Any]) -> str:
     """Return the name of an Entra token's account for display, `""` where it has none."""
-    names = (payload.get(key) for key in ("upn", "unique_name", "preferred_username", "email"))
+    names = map(payload.get, ("upn", "unique_name", "preferred_username", "email"))
     return next((shown(name, 100) for name in names if name and isinstance(name, str)), "")
 
 
@@ -567,11 +550,8 @@ def usable(session: Session, settings: Settings, now: float) -> bool:
     """Whether a kept session is what is wanted and has more than five minutes left."""
     if session.expires is not None and session.expires - now <= MARGIN:
         return False
-    if session.kind == "set":
-        return True
-    if settings.token_type not in ("", session.asked):
-        return False
-    return session.kind == "entra" or session.scope == settings.scope
+    fits = session.kind == "entra" or session.scope == settings.scope
+    return session.kind == "set" or (fits and settings.token_type in ("", session.asked))
 
 
 def file_may_keep(session: Session, now: float) -> bool:
@@ -587,14 +567,13 @@ def file_may_keep(session: Session, now: float) -> bool:
 def read_session(text: str | None) -> Session | None:
     """Return the session that an entry of the store holds, or `None`, whatever the text."""
     data = parse_object(text or "")
-    kind, token = data.get("kind"), data.get("token")
-    checked, expires = number(data.get("checked")), number(data.get("expires"))
+    kind, token, end = data.get("kind"), data.get("token"), data.get("expires")
+    checked, expires = number(data.get("checked")), number(end)
     if kind not in (*LADDER, "set") or not is_token(token) or checked is None:
         return None
-    if data.get("expires") is not None and expires is None:
+    if end is not None and expires is None:
         return None
-    texts = ("asked", "scope", "account", "tenant", "pat_id")
-    known = {key: shown(data.get(key) or "") for key in texts}
+    known = {key: shown(data.get(key) or "") for key in ("asked", "scope", "account", "tenant", "pat_id")}
     for key in ("tenant", "pat_id"):  # they go into URLs
         known[key] = known[key] if re.fullmatch(_GUID, known[key]) else ""
     return Session(str(token), str(kind), checked, expires, **known)
@@ -602,7 +581,7 @@ def read_session(text: str | None) -> Session | None:
 
 def write_session(session: Session) -> str:
     """Return the entry that `read_session` reads."""
-    return json.dumps(asdict(session), separators=(",", ":"))
+    return json.dumps(vars(session), separators=(",", ":"))
 
 
 # --- given: what the environment says outright ------------------------------------------------
@@ -635,35 +614,35 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
 def parse_token_type(environ: Mapping[str, str]) -> str:
     """Return which type of token the environment forces, `""` for none; raises for one unknown."""
     kind = environ.get("KEYRINGS_ARTIFACTS_TOKEN_TYPE", "").strip().lower()
-    if kind and kind not in LADDER:
-        raise ArtifactsError("KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of pat, session, entra.")
+    if kind:
+        if kind not in LADDER:
+            raise ArtifactsError(f"KEYRINGS_ARTIFACTS_TOKEN_TYPE must be one of {', '.join(LADDER)}.")
+        return kind
     names = ("KEYRINGS_ARTIFACTS_USE_BEARER_TOKEN", "ARTIFACTS_CREDENTIALPROVIDER_RETURN_ENTRA_TOKENS")
-    if not kind and any(environ.get(name, "").strip().lower() == "true" for name in names):
+    if any(environ.get(name, "").strip().lower() == "true" for name in names):
         return "entra"
     _, theirs = first_set(environ, *provider_names("TOKENTYPE", "VSTS_TOKENTYPE"))
-    return kind or {"compact": "pat", "selfdescribing": "session"}.get(theirs.strip().lower(), "")
+    return {"compact": "pat", "selfdescribing": "session"}.get(theirs.strip().lower(), "")
 
 
 def comparable(url: str) -> str:
     """Return a URL in the form in which endpoints and prefixes are compared."""
     scheme, _, rest = url.strip().partition("://")
     authority, slash, path = rest.partition("/")
-    host = authority.rpartition("@")[2]
-    path = path.partition("#")[0].partition("?")[0]
-    host = host[: -len(":443")] if host.endswith(":443") else host
+    host = authority.rpartition("@")[2].removesuffix(":443")
+    path = re.split("[?#]", path)[0]
     return f"{scheme}://{host}{slash}{quote(unquote(path), safe=_PATH_SAFE)}".lower()
 
 
-def holds(address: str, feed: Feed) -> bool:
-    """Whether a comparable address is the feed's or, at a slash, a prefix of it."""
-    return (comparable(feed.url).rstrip("/") + "/").startswith(address.rstrip("/") + "/")
+def folder(url: str) -> str:
+    """Return what the comparable URL and all below it begin with, a slash at its end."""
+    return comparable(url).rstrip("/") + "/"
 
 
-def parse_endpoints(text: str, name: str) -> list[tuple[str, dict[str, str]]]:
-    """Return endpoints, made comparable, and their entries; raises where it is not that.
+def parse_endpoints(text: str, name: str) -> list[dict[str, str]]:
+    """Return the entries of artifacts-credprovider's JSON, keys in lower case; raises for another form.
 
-    The form of artifacts-credprovider: `{"endpointCredentials": [{"endpoint": URL, ...}]}`, keys in
-    any case (lower case in the answer), single quotes tolerated.
+    `{"endpointCredentials": [{"endpoint": URL, ...}]}`, keys in any case, single quotes tolerated.
     """
     data = parse_object(text if '"' in text else text.replace("'", '"'))
     entries = {key.lower(): value for key, value in data.items()}.get("endpointcredentials")
@@ -677,18 +656,23 @@ def parse_endpoints(text: str, name: str) -> list[tuple[str, dict[str, str]]]:
         entry = {key.lower(): value or "" for key, value in raw.items()} if isinstance(raw, dict) else {}
         if not entry.get("endpoint") or not all(isinstance(value, str) for value in entry.values()):
             raise ArtifactsError(f"{name}: entry {index} needs an endpoint, and text for all it holds.")
-        found.append((comparable(entry["endpoint"]), entry))
+        found.append(entry)
     return found
 
 
-def endpoint_for(feed: Feed, endpoints: Iterable[tuple[str, dict[str, str]]]) -> dict[str, str] | None:
+def endpoint_for(feed: Feed, entries: Iterable[dict[str, str]]) -> dict[str, str] | None:
     """Return the entry of the endpoint that is the feed or holds it, the closest, or `None`.
 
     artifacts-credprovider takes a whole address only; here an address also holds what is below
     it, since pip asks with a closing slash, poetry without one, and uv with either.
     """
-    holding = [pair for pair in endpoints if holds(pair[0], feed)]
-    return max(holding, key=lambda pair: len(pair[0].rstrip("/")))[1] if holding else None
+    holding = (entry for entry in entries if folder(feed.url).startswith(folder(entry["endpoint"])))
+    return max(holding, key=lambda entry: len(folder(entry["endpoint"])), default=None)
+
+
+def from_variable(environ: Mapping[str, str], name: str) -> SimpleCredential | None:
+    """Return the token in a variable, `None` where it is not set; raises where it can be none."""
+    return SimpleCredential("", clean_token(environ[name], name)) if name in environ else None
 
 
 def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
@@ -698,8 +682,8 @@ def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
         "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
         "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
     )
-    endpoints = parse_endpoints(text, name) if name else []
-    entry = endpoint_for(feed, (pair for pair in endpoints if pair[1].get("password")))
+    entries = parse_endpoints(text, name) if name else []
+    entry = endpoint_for(feed, (entry for entry in entries if entry.get("password")))
     if entry is None:
         return None
     user = entry.get("username", "")
@@ -709,21 +693,18 @@ def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
 
 def from_pat(feed: Feed, world: World) -> SimpleCredential | None:
     """The variable of the `az devops` extension, for every organization."""
-    name = "AZURE_DEVOPS_EXT_PAT"
-    value = world.environ.get(name)
-    return None if value is None else SimpleCredential("", clean_token(value, name))
+    return from_variable(world.environ, "AZURE_DEVOPS_EXT_PAT")
 
 
 def from_pat_file(feed: Feed, world: World) -> SimpleCredential | None:
     """The same in a file: one that is named, or a Docker secret of that name."""
     name = "AZURE_DEVOPS_EXT_PAT_FILE"
-    path = world.environ.get(name)
-    if path is None:
-        token = read_secret(world, SECRET_FILE, SECRET_FILE, optional=True)
-        return SimpleCredential("", token) if token else None
+    path = world.environ.get(name, SECRET_FILE)
     if not path.strip():
         raise ArtifactsError(f"{name} is set but empty: set it to a file's path, or unset it.")
-    return SimpleCredential("", read_secret(world, path, f"{name} ({shown(path)})"))
+    named = name in world.environ
+    token = read_secret(world, path, f"{name} ({shown(path)})" if named else path, optional=not named)
+    return SimpleCredential("", token) if token else None
 
 
 def read_secret(world: World, path: str, label: str, optional: bool = False) -> str:
@@ -740,40 +721,33 @@ def read_secret(world: World, path: str, label: str, optional: bool = False) -> 
 
 def from_prefixes(feed: Feed, world: World) -> SimpleCredential | None:
     """A token for the addresses that begin with one of the prefixes, as NuGetAuthenticate sets."""
-    _, prefixes = first_set(
-        world.environ, "ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES"
-    )
-    names = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
-    if not any(holds(comparable(prefix), feed) for prefix in prefixes.split(";") if prefix.strip()):
+    environ = world.environ
+    _, prefixes = first_set(environ, "ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES")
+    if not folder(feed.url).startswith(tuple(map(folder, prefixes.split(";")))):
         return None
-    name, value = first_set(world.environ, *names)
-    name = name or next((name for name in names if name in world.environ), "")
-    return SimpleCredential("", clean_token(value, name)) if name else None
+    names = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
+    name, _ = first_set(environ, *names)
+    return from_variable(environ, name or next((name for name in names if name in environ), names[0]))
 
 
 def from_pipeline(feed: Feed, world: World) -> SimpleCredential | None:
     """The job's own token, which belongs to the pipeline's organization and no other."""
-    name = "SYSTEM_ACCESSTOKEN"
-    value = world.environ.get(name)
     _, collection = first_set(world.environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
-    if value is None or collection_organization(collection) not in (None, feed.organization):
+    if collection and collection_organization(collection) != feed.organization:
         return None
-    return SimpleCredential("", clean_token(value, name))
+    return from_variable(world.environ, "SYSTEM_ACCESSTOKEN")
 
 
 def collection_organization(uri: str) -> str | None:
-    """Return the key of the organization that a pipeline's collection URI names.
+    """Return the key of the organization that a pipeline's collection URI names, `None` for another text.
 
-    `https://dev.azure.com/contoso/` or `https://contoso.visualstudio.com/`; the host of a server;
-    `""` for what is no address, which no organization equals, and `None` for nothing.
+    `https://dev.azure.com/contoso/` or `https://contoso.visualstudio.com/`; the host of a server.
     """
-    if not uri:
-        return None
     match = re.fullmatch(
         r"https://(?:dev\.azure\.com/([^/?#]+)|([\w-]+)\.visualstudio\.com|([\w.:-]+))(?:[/?#].*)?",
         uri.strip().lower(),
     )
-    return unquote(match[1] or match[2] or match[3]) if match else ""
+    return unquote(match[1] or match[2] or match[3]) if match else None
 
 
 # Each returns `None` where its variables are not set, or not for this feed.

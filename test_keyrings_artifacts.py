@@ -2897,7 +2897,7 @@ def test_the_closest_endpoint_wins_and_the_first_of_two_alike() -> None:
 )
 def test_endpoints_may_be_written_as_net_tools_tolerate(text: str) -> None:
     (found,) = module.parse_endpoints(text, "X")
-    assert found[1] == {"endpoint": FEED, "password": "pw"}
+    assert found == {"endpoint": FEED, "password": "pw"}
 
 
 FORM = (
