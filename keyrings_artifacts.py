@@ -1960,15 +1960,15 @@ def identity(environ: Mapping[str, str]) -> str:
 
 def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
     """Return the sources to be tried, in their order; raises where the environment names others."""
-    wanted = re.split(r"[\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").strip().lower())
+    wanted = re.findall(r"[^\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").lower())
     known = {source.__name__: source for source in SOURCES}
-    unknown = [name for name in wanted if name and name not in known]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ArtifactsError(
             f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}': choose among "
             f"{', '.join(known)}."
         )
-    return [known[name] for name in dict.fromkeys(wanted) if name] or SOURCES
+    return [known[name] for name in dict.fromkeys(wanted)] or SOURCES
 
 
 # --- composition ------------------------------------------------------------------------------
