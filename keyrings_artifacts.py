@@ -1593,12 +1593,13 @@ def authority(challenge: Challenge, environ: Mapping[str, str]) -> str:
     if not given:
         told = challenge.discover()
         return f"https://{told.sign_in_host}/{told.tenant or 'organizations'}"
-    if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/?", given.strip(), re.ASCII):
+    match = re.fullmatch(r"(https://[\w.-]+/[\w.-]+)/?", given.strip(), re.ASCII)
+    if not match:
         raise ArtifactsError(
             f"{name} must be an https address with a tenant, for example "
             "https://login.microsoftonline.com/organizations."
         )
-    return given.strip().rstrip("/")
+    return match[1]
 
 
 def sign_in_seconds(environ: Mapping[str, str]) -> float:
@@ -1612,11 +1613,9 @@ def sign_in_seconds(environ: Mapping[str, str]) -> float:
 
 def silence(challenge: Challenge, environ: Mapping[str, str]) -> str:
     """Return why nobody may be asked to sign in, `""` where somebody may."""
-    names = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "PIP_NO_INPUT")
-    for name in (*names, "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE"):
-        if is_on(environ, name):
-            return f"{name} is set"
-    return "a host name alone is asked for" if challenge.feed.bare else ""
+    names = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "PIP_NO_INPUT", "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE")
+    bare = "a host name alone is asked for" if challenge.feed.bare else ""
+    return next((f"{name} is set" for name in names if is_on(environ, name)), bare)
 
 
 def browser_command(
@@ -1627,33 +1626,31 @@ def browser_command(
     Whoever sets BROWSER says that there is one, over SSH and in a container too. `system` is
     `sys.platform`; `%s` stands for the address.
     """
-    for choice in filter(None, environ.get("BROWSER", "").split(os.pathsep)):
-        words = re.findall(r'"[^"]+"|[^\s"]+', choice.rstrip(" &"))
-        words = [word.strip('"') for word in words]
+    remote = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "container", "CODESPACES")
+    windows = "rundll32.exe url.dll,FileProtocolHandler"
+    choices: Sequence[str] = ()
+    if environ.get("BROWSER"):
+        choices = environ["BROWSER"].split(os.pathsep)
+    elif container or any(map(environ.get, remote)):
+        return None
+    elif system == "darwin":
+        return ["/usr/bin/open", "%s"]
+    elif system == "win32":
+        choices = (windows,)
+    elif environ.get("WSL_DISTRO_NAME") or environ.get("WSL_INTEROP"):
+        choices = ("wslview", windows)
+    elif environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
+        choices = ("xdg-open", "x-www-browser", "firefox", "google-chrome", "chromium")
+    for choice in choices:
+        words = [word.strip('"') for word in re.findall(r'"[^"]+"|[^\s"]+', choice.rstrip(" &"))]
         program = which(words[0]) if words else None
         if program and os.path.basename(program) not in TEXT_BROWSERS:
             return [program, *words[1:], *([] if "%s" in choice else ["%s"])]
-    remote = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "container", "CODESPACES")
-    if environ.get("BROWSER") or container or any(environ.get(name) for name in remote):
-        return None
-    if system == "darwin":
-        return ["/usr/bin/open", "%s"]
-    windows = [which("rundll32.exe"), "url.dll,FileProtocolHandler"]
-    choices: list[list[str | None]] = []
-    if system == "win32":
-        choices = [windows]
-    elif environ.get("WSL_DISTRO_NAME") or environ.get("WSL_INTEROP"):
-        choices = [[which("wslview")], windows]
-    elif environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
-        names = ("xdg-open", "x-www-browser", "firefox", "google-chrome", "chromium")
-        choices = [[which(name)] for name in names]
-    found = next((choice for choice in choices if choice[0]), None)
-    return [*map(str, found), "%s"] if found else None
+    return None
 
 
 def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: Mapping[str, str]) -> str:
     """Return the page where a person signs in: authorization code, PKCE (RFC 7636, S256)."""
-    digest = hashlib.sha256(verifier.encode()).digest()
     _, hint = first_set(environ, *provider_names("MSAL_LOGIN_HINT"))
     query = {
         "client_id": CLIENT_ID,
@@ -1661,21 +1658,13 @@ def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: 
         "redirect_uri": redirect,
         "scope": SIGN_IN_SCOPE,
         "state": state,
-        "code_challenge": base64url(digest),
+        "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
         "code_challenge_method": "S256",
         "response_mode": "form_post",  # keeps the code out of the browser's history (RFC 9700)
         "prompt": "select_account",
         **({"login_hint": hint} if hint else {}),
     }
     return f"{base}/oauth2/v2.0/authorize?{urlencode(query)}"
-
-
-PAGE_HEADERS: Final[Mapping[str, str]] = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "Connection": "close",
-}
 
 
 def answer_browser(target: str, form: str, state: str) -> tuple[int, str, dict[str, str]]:
@@ -1700,42 +1689,42 @@ def answer_browser(target: str, form: str, state: str) -> tuple[int, str, dict[s
     return 200 if form else 303, done, answer
 
 
-def explain(source: str, challenge: Challenge, body: Mapping[str, Any]) -> str:
-    """Return the sentence for an error of Entra's, whose own text may hold anything.
+# What a refusal means, by Entra's `error` or the AADSTS number in its text, the first that fits:
+# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+REFUSALS: Final[Mapping[str, str]] = {
+    "access_denied|authorization_declined|65004": "the sign-in was declined{code}: {again}, and accept it",
+    "expired_token|code_expired|bad_verification_code": "the code expired before anybody entered it: {again}",
+    r"53\d{3,4}|50097|50131|50105": "a policy of your organization does not allow this sign-in{code}: use a "
+    "browser on a machine it manages, or run '{login}'",
+    ".*": "Entra did not accept the sign-in{code}: {again}, or sign in with '{login}'",
+}
 
-    https://learn.microsoft.com/entra/identity-platform/reference-error-codes: `error` decides; the
-    AADSTS number is for the person, and for whom the person asks for help.
+
+def refusal(source: str, challenge: Challenge, body: Mapping[str, Any]) -> EntraRefused | SignInEnded:
+    """Return the error for a refusal of Entra's, whose own text may hold anything.
+
+    `SignInEnded` where a person was asked, `EntraRefused` where nobody was.
     """
     error = shown(body.get("error") or "no reason given", 40)
     match = re.search(r"AADSTS(\d{4,8})", str(body.get("error_description")))
-    number = match[1] if match else ""
-    code = f" (AADSTS{number})" if match else f" ({error})"
-    again = "run the command again"
-    if error in ("access_denied", "authorization_declined") or number == "65004":
-        return f"{source}: the sign-in was declined{code}: {again}, and accept it."
-    if error in ("expired_token", "code_expired", "bad_verification_code"):
-        return f"{source}: the code expired before anybody entered it: {again}."
-    if re.fullmatch(r"53\d{3,4}|50097|50131|50105", number):
-        return (
-            f"{source}: a policy of your organization does not allow this sign-in{code}: use a "
-            f"browser on a machine it manages, or run '{az_login(challenge.tenant)}'."
-        )
-    return (
-        f"{source}: Entra did not accept the sign-in{code}: {again}, or sign in with "
-        f"'{az_login(challenge.tenant)}'."
-    )
+    reasons = (error, match[1]) if match else (error,)
+    fits = (text for each, text in REFUSALS.items() if any(re.fullmatch(each, reason) for reason in reasons))
+    code = f" ({match[0] if match else error})"  # for whom the person asks for help
+    words = {"code": code, "again": "run the command again", "login": az_login(challenge.tenant)}
+    text = f"{source}: {next(fits).format(**words)}."
+    return EntraRefused(text, str(body.get("error"))) if source == "refresh_token" else SignInEnded(text)
 
 
 def signed_in(source: str, challenge: Challenge, response: Response, world: World) -> Bearer:
     """Return the token that Entra's token endpoint answered with, and keep the refresh token.
 
-    Raises `EntraRefused` for any other answer. The refresh token lies in a real keyring or nowhere;
+    Raises `refusal` for any other answer. The refresh token lies in a real keyring or nowhere;
     the one before it stays valid, so that two processes may refresh at once.
     """
     body = parse_object(response.body)
     token, refresh = body.get("access_token"), body.get("refresh_token")
     if response.status != 200 or not is_token(token):
-        raise EntraRefused(explain(source, challenge, body), str(body.get("error")))
+        raise refusal(source, challenge, body)
     account = account_of(claims(str(body.get("id_token")))) or account_of(claims(str(token)))
     if is_token(refresh):
         kept = json.dumps({"refresh_token": refresh, "account": account, "used": world.now()})
@@ -1770,8 +1759,8 @@ def refresh_token(world: World, challenge: Challenge) -> Bearer | None:
         return None
     try:
         return refreshed(world, challenge)
-    except EntraRefused as refusal:
-        if refusal.error not in SPENT:
+    except EntraRefused as error:
+        if error.error not in SPENT:
             raise
         world.store.erase(refresh_entry(challenge, world))
         if silence(challenge, world.environ) or not (world.browser() or world.terminal()):
@@ -1786,6 +1775,32 @@ def stay_signed_in(world: World, challenge: Challenge) -> None:
         kept = parse_object(world.store.read(refresh_entry(challenge, world)) or "")
         if world.now() - (number(kept.get("used")) or world.now()) > REFRESH_IDLE:
             refreshed(world, challenge)
+
+
+def lasting(seconds: float) -> str:
+    """Return a time for a person to read."""
+    return f"{seconds / MINUTE:.0f} min" if seconds >= 2 * MINUTE else f"{seconds:.0f} seconds"
+
+
+def waiting(world: World, challenge: Challenge, seconds: float) -> Iterator[float]:
+    """Count down on the terminal while a person is waited for; raises `SignInEnded` at the end.
+
+    Yields how many seconds to wait, one at most; whoever leaves the loop ends the display.
+    """
+    organization = challenge.feed.organization
+    end = world.ticks() + seconds
+    try:
+        while (left := end - world.ticks()) > 0:
+            world.patience.renew()  # the time is the person's
+            world.progress(f"Waiting for you to sign in to {organization}: {left:.0f} s")
+            yield min(left, 1.0)
+    finally:
+        world.progress("")
+    longer = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS sets a longer time."
+    raise SignInEnded(
+        f"Nobody signed in to organization '{organization}' within {lasting(seconds)}: run the command "
+        f"again.{f' {longer}' if seconds == sign_in_seconds(world.environ) else ''}"
+    )
 
 
 def browser(world: World, challenge: Challenge) -> Bearer | None:
@@ -1803,24 +1818,44 @@ def browser(world: World, challenge: Challenge) -> Bearer | None:
         redirect = f"http://localhost:{listener.port}"
         url = authorize_url(base, redirect, state, verifier, world.environ)
         failed = world.start([word.replace("%s", url) for word in command])
-
-        def ask(left: float) -> dict[str, str] | None:
-            return listener.wait(left) or ({} if failed() else None)
-
-        answer = wait_for(world, challenge, seconds, ask)
+        for left in waiting(world, challenge, seconds):
+            answer = listener.wait(left) or {}
+            if answer or failed():
+                break
         if not answer:  # no window: there may be a terminal
             return None
         listener.finish()
         if "code" not in answer:
-            raise SignInEnded(explain("browser", challenge, answer))
+            raise refusal("browser", challenge, answer)
         form = {"grant_type": "authorization_code", "code": answer["code"], "scope": SIGN_IN_SCOPE}
         request = form_request(
             f"{base}/oauth2/v2.0/token", **form, redirect_uri=redirect, code_verifier=verifier
         )
-        try:
-            return signed_in("browser", challenge, fetch(request, world), world)
-        except EntraRefused as refusal:
-            raise SignInEnded(str(refusal)) from None
+        return signed_in("browser", challenge, fetch(request, world), world)
+
+
+def read_device(challenge: Challenge, url: str, response: Response) -> tuple[Request, str, str, float, float]:
+    """Return how to go on from Entra's answer to `device_code`; raises where it is odd, or none.
+
+    That is: the request to poll with at `url`, which holds the device code; the code and the page for
+    the person; for how many seconds it lives, and how many to wait between two polls.
+    """
+    body = parse_object(response.body)
+    page = str(body.get("verification_uri") or body.get("verification_url"))
+    code, user_code = body.get("device_code"), shown(body.get("user_code") or "", 40)
+    if response.status != 200 or not is_token(code) or not user_code:
+        raise refusal("device_code", challenge, body)
+    match = re.fullmatch(r"https://([a-z0-9.-]+)(?:/[\w./-]*)?", page, re.ASCII)
+    if match is None or match[1] not in DEVICE_HOSTS:
+        raise ArtifactsError(
+            f"device_code: the page to sign in on is not Microsoft's ({shown(page, 80)}): enter "
+            "nothing there, and check who is between you and login.microsoftonline.com."
+        )
+    interval = min(max(number(body.get("interval")) or 5, 1), MINUTE)
+    form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": str(code)}
+    poll = replace(form_request(url, **form), tries=1)
+    seconds = number(body.get("expires_in")) or 0
+    return poll, user_code, page, seconds if seconds > 0 else 15 * MINUTE, interval
 
 
 def device_code(world: World, challenge: Challenge) -> Bearer | None:
@@ -1840,91 +1875,28 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         f"To sign in to organization '{challenge.feed.organization}', open {page} and enter the code "
         f"{user_code} within {lasting(seconds)}."
     )
-    ask = device_poll(poll, interval, world)
-    answer = wait_for(world, challenge, seconds, ask)
-    try:
-        return signed_in("device_code", challenge, answer, world)
-    except EntraRefused as refusal:
-        raise SignInEnded(str(refusal)) from None
-
-
-def lasting(seconds: float) -> str:
-    """Return a time for a person to read."""
-    return f"{seconds / MINUTE:.0f} min" if seconds >= 2 * MINUTE else f"{seconds:.0f} seconds"
-
-
-def device_poll(request: Request, interval: float, world: World) -> Callable[[float], Response | None]:
-    """Return a function that polls as RFC 8628 §3.5 wants it, and returns an answer or `None`."""
     due = world.ticks() + interval
-
-    def ask(left: float) -> Response | None:
-        nonlocal interval, due
-        if world.ticks() < due:
-            world.sleep(min(left, due - world.ticks()))
-            return None
+    for left in waiting(world, challenge, seconds):
+        pause = due - world.ticks()
+        if pause > 0:
+            world.sleep(min(left, pause))
+            continue
         due = world.ticks() + interval
         with suppress(NetworkError):  # a drop is no answer
-            response = fetch(request, world)
+            response = fetch(poll, world)
             error = parse_object(response.body).get("error")
-            if error not in ("authorization_pending", "slow_down"):
-                return response
-            if error == "slow_down":
-                interval += 5
-                due += 5
-        return None
-
-    return ask
-
-
-def read_device(challenge: Challenge, url: str, response: Response) -> tuple[Request, str, str, float, float]:
-    """Return how to go on from Entra's answer to `device_code`; raises where it is odd, or none.
-
-    That is: the request to poll with at `url`, which holds the device code; the code and the page for
-    the person; for how many seconds it lives, and how many to wait between two polls.
-    """
-    body = parse_object(response.body)
-    page = str(body.get("verification_uri") or body.get("verification_url"))
-    code, user_code = body.get("device_code"), shown(body.get("user_code") or "", 40)
-    if response.status != 200 or not is_token(code) or not user_code:
-        raise ArtifactsError(explain("device_code", challenge, body))
-    match = re.fullmatch(r"https://([a-z0-9.-]+)(?:/[\w./-]*)?", page, re.ASCII)
-    if match is None or match[1] not in DEVICE_HOSTS:
-        raise ArtifactsError(
-            f"device_code: the page to sign in on is not Microsoft's ({shown(page, 80)}): enter "
-            "nothing there, and check who is between you and login.microsoftonline.com."
-        )
-    interval = min(max(number(body.get("interval")) or 5, 1), MINUTE)
-    form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": str(code)}
-    poll = replace(form_request(url, **form), tries=1)
-    seconds = number(body.get("expires_in")) or 0
-    return poll, user_code, page, seconds if seconds > 0 else 15 * MINUTE, interval
-
-
-def wait_for(world: World, challenge: Challenge, seconds: float, poll: Callable[[float], T | None]) -> T:
-    """Return what `poll`, called with the seconds left, returns first; raises `SignInEnded` after."""
-    organization = challenge.feed.organization
-    end = world.ticks() + seconds
-    try:
-        while world.ticks() < end:
-            world.patience.renew()  # the time is the person's
-            left = end - world.ticks()
-            world.progress(f"Waiting for you to sign in to {organization}: {left:.0f} s")
-            found = poll(min(left, 1.0))
-            if found is not None:
-                return found
-    finally:
-        world.progress("")
-    longer = "ARTIFACTS_CREDENTIALPROVIDER_DEVICEFLOWTIMEOUTSECONDS sets a longer time."
-    raise SignInEnded(
-        f"Nobody signed in to organization '{organization}' within {lasting(seconds)}: run the command "
-        f"again.{f' {longer}' if seconds == sign_in_seconds(world.environ) else ''}"
-    )
+            if error == "slow_down":  # RFC 8628 §3.5
+                interval, due = interval + 5, due + 5
+            elif error != "authorization_pending":
+                break
+    return signed_in("device_code", challenge, response, world)
 
 
 if TYPE_CHECKING:
     Source = Callable[["World", Challenge], "Bearer | None"]
-MACHINES: Final[tuple[Source, ...]] = (service_principal, workload_identity, feed_endpoint, managed_identity)
-PEOPLE: Final[tuple[Source, ...]] = (
+MACHINES: Final = (service_principal, workload_identity, feed_endpoint, managed_identity)
+SOURCES: Final[tuple[Source, ...]] = (
+    *MACHINES,
     codespaces,
     azure_cli,
     azure_developer_cli,
@@ -1933,7 +1905,6 @@ PEOPLE: Final[tuple[Source, ...]] = (
     browser,
     device_code,
 )
-SOURCES: Final = MACHINES + PEOPLE
 
 # By these a machine's identity is configured; none holds a secret.
 IDENTITY_VARIABLES: Final = (
@@ -1963,15 +1934,15 @@ def identity(environ: Mapping[str, str]) -> str:
 
 def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
     """Return the sources to be tried, in their order; raises where the environment names others."""
-    wanted = re.split(r"[\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").strip().lower())
+    wanted = re.findall(r"[^\s,;]+", environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").lower())
     known = {source.__name__: source for source in SOURCES}
-    unknown = [name for name in wanted if name and name not in known]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ArtifactsError(
             f"KEYRINGS_ARTIFACTS_SOURCES names no source with '{shown(unknown[0], 40)}': choose among "
             f"{', '.join(known)}."
         )
-    return [known[name] for name in dict.fromkeys(wanted) if name] or SOURCES
+    return [known[name] for name in dict.fromkeys(wanted)] or SOURCES
 
 
 # --- composition ------------------------------------------------------------------------------
@@ -2727,6 +2698,14 @@ def codespaces_helper() -> str | None:
     return None
 
 
+@lru_cache  # which keeps it open for the process
+def controlling_terminal() -> TextIO | None:
+    """Return the terminal that this process was started from, or `None` without one."""
+    with suppress(OSError):
+        return open("CONOUT$" if os.name == "nt" else "/dev/tty", "w", encoding="utf-8", errors="replace")
+    return None
+
+
 def terminal() -> TextIO | None:
     """Return the terminal on which a person can read, or `None`; never standard output or input.
 
@@ -2737,16 +2716,7 @@ def terminal() -> TextIO | None:
     with suppress(ValueError):  # it is closed
         if getattr(sys.stderr, "isatty", bool)():
             return sys.stderr
-    if "tty" not in _opened:
-        path = "CONOUT$" if os.name == "nt" else "/dev/tty"
-        try:
-            _opened["tty"] = open(path, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  for the process
-        except OSError:
-            _opened["tty"] = None
-    return _opened["tty"]
-
-
-_opened: dict[str, TextIO | None] = {}
+    return controlling_terminal()
 
 
 def notify(text: str) -> None:
@@ -2895,19 +2865,14 @@ def start(command: Sequence[str]) -> Callable[[], bool]:
     """Start a program that goes on by itself; returns a function that tells whether it has failed."""
     import subprocess
 
-    null = subprocess.DEVNULL
+    null, environ = subprocess.DEVNULL, without_secrets(os.environ)
     try:
         process = subprocess.Popen(  # noqa: S603  a full path, and an address of our own
-            command,
-            stdin=null,
-            stdout=null,
-            stderr=null,
-            env=without_secrets(os.environ),
-            start_new_session=True,
+            command, stdin=null, stdout=null, stderr=null, env=environ, start_new_session=True
         )
     except OSError:
         return lambda: True
-    return lambda: process.poll() not in (None, 0)
+    return lambda: bool(process.poll())
 
 
 class Listener:
@@ -2919,29 +2884,25 @@ class Listener:
         import socketserver
 
         self._answers: queue.Queue[dict[str, str]] = queue.Queue()
-        self._empty = queue.Empty
         self._shown = threading.Event()
         listener = self
 
         class Door(http.server.BaseHTTPRequestHandler):
             timeout = 10  # seconds without a byte
 
-            def do_GET(self) -> None:
-                listener.serve(self, *answer_browser(self.path, "", state))
+            def do_GET(self, form: str = "") -> None:
+                listener.serve(self, *answer_browser(self.path, form, state))
 
             def do_POST(self) -> None:
                 size = int(number(self.headers.get("Content-Length")) or 0)
-                form = self.rfile.read(min(max(size, 0), MAX_TOKEN)).decode("ascii", "replace")
-                listener.serve(self, *answer_browser(self.path, form, state))
+                self.do_GET(self.rfile.read(min(max(size, 0), MAX_TOKEN)).decode("ascii", "replace"))
 
             def log_message(self, *_: object) -> None:
                 """Nothing: the line would hold the code."""
 
-        class House(http.server.ThreadingHTTPServer):
-            allow_reuse_address = False  # which on Windows lets others in at the same port
-            server_bind = socketserver.TCPServer.server_bind  # HTTPServer's asks the DNS for a name
-
-        self._server = House(("127.0.0.1", 0), Door)
+        # No HTTPServer: that asks the DNS for a name, and on Windows lets others in at the same port.
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Door)
+        self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a browser left
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -2950,8 +2911,11 @@ class Listener:
         """Show a page, and pass on the answer that it is for."""
         body = f"<!doctype html><title>keyrings.artifacts</title><p>{text}</p>".encode()
         door.send_response(status)
-        for name, value in {**PAGE_HEADERS, "Content-Length": str(len(body))}.items():
-            door.send_header(name, value)
+        door.send_header("Content-Type", "text/html; charset=utf-8")
+        door.send_header("Content-Length", str(len(body)))
+        door.send_header("Cache-Control", "no-store")
+        door.send_header("Referrer-Policy", "no-referrer")
+        door.send_header("Connection", "close")
         if status == 303:
             self._shown.clear()
             door.send_header("Location", "/")
@@ -2964,10 +2928,11 @@ class Listener:
 
     def wait(self, seconds: float) -> dict[str, str] | None:
         """Return the answer that a browser brought within some seconds, or `None`."""
-        try:
-            return self._answers.get(timeout=seconds) if seconds else self._answers.get_nowait()
-        except self._empty:
-            return None
+        import queue
+
+        with suppress(queue.Empty):
+            return self._answers.get(timeout=seconds)
+        return None
 
     def finish(self) -> None:
         """Give the browser a moment to show the last page: the port is closed after."""

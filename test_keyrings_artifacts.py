@@ -4316,8 +4316,8 @@ LOGIN = f"'az login --tenant {TENANT}'"
     ],
     ids=["declined", "declined by number", "expired", "policy", "redeemed", "hostile", "nothing"],
 )
-def test_explain(body: dict[str, object], sentence: str) -> None:
-    said = module.explain("browser", a_challenge(), body)
+def test_refusal(body: dict[str, object], sentence: str) -> None:
+    said = str(module.refusal("browser", a_challenge(), body))
     assert said.isprintable()
     assert said.replace("  ", " ") == f"browser: {sentence}"
 
