@@ -43,7 +43,7 @@ import re
 import sys
 import threading
 import time
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -2486,9 +2486,8 @@ def write_entry(place: Place, name: str, text: str) -> bool:
     old = part_names(name, place.get(name) or "")
     head, *rest = split_entry(text)
     new = part_names(name, head)
-    for part, value in zip(new, rest):
+    for part, value in zip([*new, name], [*rest, head]):
         place.set(part, value)
-    place.set(name, head)
     for part in set(old) - set(new):
         drop(place, part)
     return True
@@ -2690,25 +2689,23 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
 
     No time-out of sockets bounds a look-up of names, or an answer that drips.
     """
-    done: list[tuple[bool, Any]] = []
+    answers: list[T] = []
+    errors: list[Exception] = []
 
     def work() -> None:
         try:
-            done.append((True, function(*arguments)))
+            answers.append(function(*arguments))
         except Exception as error:  # handed to the caller
-            done.append((False, error))
+            errors.append(error)
         except BaseException as error:  # another keyring must not end this process
-            done.append((False, RuntimeError(type(error).__name__)))
+            errors.append(RuntimeError(type(error).__name__))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not done:
-        raise TimeoutError
-    good, value = done[0]
-    if good:
-        return value  # type: ignore[no-any-return]  # what `function` returned
-    raise value
+    if answers:
+        return answers[0]
+    raise errors[0] if errors else TimeoutError
 
 
 # Ways to open a file that Windows has none of: a link fails, a pipe nobody writes to is not waited for.
@@ -2856,20 +2853,15 @@ def lock(name: str, seconds: float, shared: bool) -> Iterator[Turn]:
     After some seconds, anybody. The system frees the lock of a process that dies. Without a place for
     a file, processes do not wait for each other.
     """
-    turn = _turns.setdefault(name, threading.Lock())
-    held = turn.acquire(timeout=seconds)
-    stream = None
-    try:
+    turn, stream = _turns.setdefault(name, threading.Lock()), None
+    with ExitStack() as held:
+        if turn.acquire(timeout=seconds):
+            held.callback(turn.release)
         with suppress(OSError, RuntimeError):
             if shared:
-                stream = open_lock(name)
+                stream = held.enter_context(open_lock(name))
                 lock_file(stream, seconds)
         yield Turn(stream, name)
-    finally:
-        if stream is not None:
-            stream.close()
-        if held:
-            turn.release()
 
 
 def open_lock(name: str) -> TextIO:
