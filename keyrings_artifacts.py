@@ -2486,8 +2486,9 @@ def write_entry(place: Place, name: str, text: str) -> bool:
     old = part_names(name, place.get(name) or "")
     head, *rest = split_entry(text)
     new = part_names(name, head)
-    for part, value in zip([*new, name], [*rest, head]):
+    for part, value in zip(new, rest):
         place.set(part, value)
+    place.set(name, head)
     for part in set(old) - set(new):
         drop(place, part)
     return True
@@ -2740,8 +2741,11 @@ def of_system(path: str) -> bool:
 
 
 def codespaces_helper() -> str | None:
-    """Return the program that Codespaces puts into this user's home, `None` where others may have done so."""
-    with suppress(OSError, RuntimeError):
+    """Return the program that Codespaces puts into this user's home.
+
+    `None` where there is none, or somebody else could have put it there.
+    """
+    with suppress(OSError, RuntimeError):  # no such file, or no home
         path = Path.home() / "ado-auth-helper"
         if os.name != "nt" and not exposed(path.stat(), 0o022) and os.access(path, os.X_OK):
             return str(path)
@@ -2853,7 +2857,8 @@ def lock(name: str, seconds: float, shared: bool) -> Iterator[Turn]:
     After some seconds, anybody. The system frees the lock of a process that dies. Without a place for
     a file, processes do not wait for each other.
     """
-    turn, stream = _turns.setdefault(name, threading.Lock()), None
+    turn = _turns.setdefault(name, threading.Lock())
+    stream = None
     with ExitStack() as held:
         if turn.acquire(timeout=seconds):
             held.callback(turn.release)
