@@ -38,8 +38,10 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
-from contextlib import AbstractContextManager, contextmanager, suppress
+import time
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -2242,7 +2244,7 @@ _HEAD: Final = r"(\d{1,2}):([0-9a-f]{12}):"
 
 _memory: dict[str, str] = {}  # by name; shared, since pdm and poetry ask several instances
 _placed: set[str] = set()  # of these, the names that a place has had: gone there, they are gone here
-_broken: dict[str, float] = {}  # places that failed, and when: told once, then left alone for a while
+_broken: dict[str, float] = {}  # places that failed, told once, and until when they are left alone
 
 
 def split_entry(text: str) -> list[str]:
@@ -2275,21 +2277,36 @@ class Keyring:
 
     grade = KEYRING
 
-    def __init__(self, backend: KeyringBackend, priority: float) -> None:
-        self.backend, self.priority = backend, priority
+    def __init__(self, backend: KeyringBackend) -> None:
+        from keyring.backends.chainer import ChainerBackend
+
+        self.backend = backend
         self.label = f"{type(backend).__module__}.{type(backend).__qualname__}"
+        self.priority = 0.0  # no place; keyring's own rule is that from 1 on it is safe
+        if not isinstance(backend, (ArtifactsKeyringBackend, ChainerBackend)):
+            with suppress(Exception):  # it is code, Secret Service's a call over D-Bus: asked once
+                self.priority = float(backend.priority)
+
+    def pair(self, name: str) -> tuple[str, str]:
+        """Return service and user name."""
+        return f"keyrings.artifacts/{name}", "keyrings.artifacts"
 
     def get(self, name: str) -> str | None:
-        return self.backend.get_password(f"keyrings.artifacts/{name}", "keyrings.artifacts")
+        return self.backend.get_password(*self.pair(name))
 
     def set(self, name: str, text: str) -> None:
-        self.backend.set_password(f"keyrings.artifacts/{name}", "keyrings.artifacts", text)
+        self.backend.set_password(*self.pair(name), text)
 
     def holds(self, name: str) -> bool:
         return self.get(name) is not None
 
     def delete(self, name: str) -> None:
-        self.backend.delete_password(f"keyrings.artifacts/{name}", "keyrings.artifacts")
+        self.backend.delete_password(*self.pair(name))
+
+
+def data_folder() -> Path:
+    """Return the folder of our files, there or not; raises `RuntimeError` for a user without a home."""
+    return Path(platform_.data_root()) / "keyrings_artifacts"
 
 
 def file_name(name: str) -> str:
@@ -2394,7 +2411,7 @@ class SealedFiles(Files):
         """Make a key and return it, or the one that another process made meanwhile."""
         path = self.folder / "key"
         with self.draft(os.urandom(KEY_BYTES)) as draft:
-            if path.exists() or path.is_symlink():  # no good: nothing can be read by it
+            if os.path.lexists(path):  # no good: nothing can be read by it
                 draft.replace(path)
             else:
                 link(draft, path)
@@ -2512,29 +2529,25 @@ class Store:
     def foreign(self, names: Sequence[tuple[str, str]], erase: bool = False) -> list[str]:
         """Return what other keyrings have under pairs of service and user name; also erase it."""
         found = []
-        keyrings = (place for place in self._places() if isinstance(place, Keyring))
-        for keyring in (each for each in keyrings if each.priority < PROVIDERS):
-            for pair in names:
-                text = self._try(keyring, keyring.backend.get_password, *pair)
-                if text is not None:
-                    found.append(text)
-                    if erase:
-                        self._try(keyring, keyring.backend.delete_password, *pair)
+        for place in self._places():
+            if isinstance(place, Keyring) and place.priority < PROVIDERS:
+                for pair in names:
+                    text = self._try(place, place.backend.get_password, *pair)
+                    if text is not None:
+                        found.append(text)
+                        if erase:
+                            self._try(place, place.backend.delete_password, *pair)
         return found
 
     def _places(self) -> list[Place]:
         """The other keyrings that are really there, the best first, and the folder for files."""
-        places: list[Place] = []
-        ranked = [(rank(each), each) for each in get_all_keyring()]
-        ranked = sorted((pair for pair in ranked if pair[0] >= 1), key=lambda pair: -pair[0])
-        places.extend(Keyring(backend, priority) for priority, backend in ranked)
-        with suppress(RuntimeError):  # this user has no home
-            folder = Path(platform_.data_root()) / "keyrings_artifacts"
-            with suppress(ImportError):
-                places.append(SealedFiles(folder))
-            places.append(Files(folder))
+        keyrings = [each for each in map(Keyring, get_all_keyring()) if each.priority >= 1]
+        places: list[Place] = [*sorted(keyrings, key=lambda each: -each.priority)]
+        for kind in (SealedFiles, Files):
+            with suppress(ImportError, RuntimeError):  # without keyrings.alt; without a home
+                places.append(kind(data_folder()))
         now = self._patience.ticks()
-        return [each for each in places if now - _broken.get(each.label, -LEFT_ALONE) >= LEFT_ALONE]
+        return [each for each in places if _broken.get(each.label, now) <= now]
 
     def _try(self, place: Place, function: Callable[..., T], *arguments: Any) -> T | None:
         """Return what a place answers, or `None` where it fails."""
@@ -2546,28 +2559,13 @@ class Store:
             return None
         except Exception as error:  # a backend may raise anything
             told = place.label in _broken
-            _broken[place.label] = self._patience.ticks()
+            _broken[place.label] = self._patience.ticks() + LEFT_ALONE
             if not told:
                 self._notify(
                     f"{place.label} could not be used ({type(error).__name__}): this sign-in may not "
                     "be remembered. Unlock or repair it, or go on without."
                 )
             return None
-
-
-def rank(backend: KeyringBackend) -> float:
-    """Return the priority of another's backend, 0 for none; keyring's own rule is that from 1 on it is safe.
-
-    A priority is code, Secret Service's a call over D-Bus: it is asked once, and may raise anything.
-    """
-    from keyring.backends.chainer import ChainerBackend
-
-    if isinstance(backend, (ArtifactsKeyringBackend, ChainerBackend)):
-        return 0
-    try:
-        return float(backend.priority)
-    except Exception:
-        return 0
 
 
 # --- effects ----------------------------------------------------------------------------------
@@ -2608,7 +2606,6 @@ def real_world() -> World:
     """Return the effects on the machine this runs on; nothing is done until one is used."""
     import random
     import socket
-    import time
 
     patience = Patience(time.monotonic)
     alike = (send, which, run, of_system, lock, notify, progress, start, programs, route)
@@ -2638,41 +2635,44 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
 
     No time-out of sockets bounds a look-up of names, or an answer that drips.
     """
-    done: list[tuple[bool, Any]] = []
+    answers: list[T] = []
+    errors: list[Exception] = []
 
     def work() -> None:
         try:
-            done.append((True, function(*arguments)))
+            answers.append(function(*arguments))
         except Exception as error:  # handed to the caller
-            done.append((False, error))
+            errors.append(error)
         except BaseException as error:  # another keyring must not end this process
-            done.append((False, RuntimeError(type(error).__name__)))
+            errors.append(RuntimeError(type(error).__name__))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not done:
-        raise TimeoutError
-    good, value = done[0]
-    if good:
-        return value  # type: ignore[no-any-return]  # what `function` returned
-    raise value
+    if answers:
+        return answers[0]
+    raise errors[0] if errors else TimeoutError
+
+
+# Ways to open a file that Windows has none of: a link fails, a pipe nobody writes to is not waited for.
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)
+
+
+def exposed(status: os.stat_result, others: int = 0) -> bool:
+    """Whether a file is another user's, or open to others by some bits of its mode; never on Windows."""
+    return hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or bool(status.st_mode & others))
 
 
 def read_file(path: str | Path, private: bool = False) -> bytes:
     """Return the start of a file, all of a small one; raises `OSError`.
 
-    A pipe nobody writes to is not waited for. With `private`, a file that is a link, another
-    user's or open to others raises `PermissionError`.
+    With `private` also for a file that is a link, another user's or open to others.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-    if private:
-        flags |= getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDONLY | _NO_WAIT | (_NO_LINK if private else 0)
     with open(os.open(path, flags), "rb") as stream:
-        if private and hasattr(os, "geteuid"):
-            status = os.fstat(stream.fileno())
-            if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-                raise PermissionError("open to others")
+        if private and exposed(os.fstat(stream.fileno()), 0o077):
+            raise PermissionError("open to others")
         return stream.read(MAX_BODY) or b""
 
 
@@ -2686,14 +2686,13 @@ def of_system(path: str) -> bool:
 
 
 def codespaces_helper() -> str | None:
-    """Return the path of the program that Codespaces puts into this user's home, `None` without one.
+    """Return the program that Codespaces puts into this user's home.
 
-    It is run only where nobody else could have put it there.
+    `None` where there is none, or somebody else could have put it there.
     """
-    with suppress(OSError, RuntimeError, AttributeError):  # Windows knows no such user ids
+    with suppress(OSError, RuntimeError):  # no such file, or no home
         path = Path.home() / "ado-auth-helper"
-        status = path.stat()
-        if status.st_uid == os.geteuid() and not status.st_mode & 0o022 and os.access(path, os.X_OK):
+        if os.name != "nt" and not exposed(path.stat(), 0o022) and os.access(path, os.X_OK):
             return str(path)
     return None
 
@@ -2711,8 +2710,6 @@ def terminal() -> TextIO | None:
 
     stderr where it is one, else the controlling terminal: pip 26 throws stderr away.
     """
-    import sys
-
     with suppress(ValueError):  # it is closed
         if getattr(sys.stderr, "isatty", bool)():
             return sys.stderr
@@ -2721,8 +2718,6 @@ def terminal() -> TextIO | None:
 
 def notify(text: str) -> None:
     """Tell the person: on a terminal, or on stderr, which may end in a log, without one."""
-    import sys
-
     line = "".join(c for c in f"keyrings.artifacts: {text}\n" if c.isprintable() or c == "\n")
     with suppress(OSError, ValueError, AttributeError):  # a closed stream is nobody's ear
         stream = terminal() or sys.stderr
@@ -2803,36 +2798,29 @@ def lock(name: str, seconds: float, shared: bool) -> Iterator[Turn]:
     a file, processes do not wait for each other.
     """
     turn = _turns.setdefault(name, threading.Lock())
-    held = turn.acquire(timeout=seconds)
     stream = None
-    try:
+    with ExitStack() as held:
+        if turn.acquire(timeout=seconds):
+            held.callback(turn.release)
         with suppress(OSError, RuntimeError):
             if shared:
-                stream = open_lock(name)
+                stream = held.enter_context(open_lock(name))
                 lock_file(stream, seconds)
         yield Turn(stream, name)
-    finally:
-        if stream is not None:
-            stream.close()
-        if held:
-            turn.release()
 
 
 def open_lock(name: str) -> TextIO:
     """Return the file that stands for a name's turns; raises `OSError`, `RuntimeError` without a home."""
-    folder = Path(platform_.data_root()) / "keyrings_artifacts"
+    folder = data_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "geteuid") and folder.stat().st_uid != os.geteuid():
+    if exposed(folder.stat()):
         raise PermissionError  # whose owner could hold the lock for ever
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    return open(os.open(folder / f"{file_name(name)}.lock", flags, 0o600), "r+")
+    path = folder / f"{file_name(name)}.lock"
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600), "r+")
 
 
 def lock_file(stream: TextIO, seconds: float) -> None:
     """Wait for the lock of a file, which closing it gives up; no longer than some seconds."""
-    import sys
-    import time
-
     end = time.monotonic() + seconds
     while True:
         try:
@@ -2845,18 +2833,15 @@ def lock_file(stream: TextIO, seconds: float) -> None:
                 import fcntl
 
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except (BlockingIOError, PermissionError):
             if time.monotonic() >= end:
                 return
-            time.sleep(0.05)
-        else:
-            return
+        time.sleep(0.05)
 
 
 def desktop_browser() -> list[str] | None:
     """Return `browser_command` for this machine."""
-    import sys
-
     container = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
     return browser_command(os.environ, sys.platform, container, which)
 
@@ -3006,8 +2991,9 @@ def settings_files(program: str) -> list[tuple[str, str]]:
 def uv_files() -> list[str]:
     """Return the files of uv's settings, there or not: everybody's, the user's, the nearest folder's."""
     environ = os.environ
-    if is_on(environ, "UV_NO_CONFIG") or environ.get("UV_CONFIG_FILE"):
-        return list(filter(None, [environ.get("UV_CONFIG_FILE")]))
+    chosen = environ.get("UV_CONFIG_FILE")
+    if chosen or is_on(environ, "UV_NO_CONFIG"):
+        return [chosen] if chosen else []
     folders = ["/etc", environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")]
     if os.name == "nt":
         folders = [environ.get(each) or "." for each in ("ProgramData", "APPDATA")]
@@ -3031,7 +3017,6 @@ def run(command: Sequence[str], seconds: float) -> Completed:
     import subprocess
 
     windows = os.name == "nt"
-    group: dict[str, Any] = {"creationflags": 0x08000000} if windows else {"start_new_session": True}
     process = subprocess.Popen(  # noqa: S603  a full path, and arguments of our own
         command,
         stdin=subprocess.DEVNULL,
@@ -3039,7 +3024,8 @@ def run(command: Sequence[str], seconds: float) -> Completed:
         stderr=subprocess.PIPE,
         cwd=os.environ.get("SYSTEMROOT") if windows else "/",
         env={**without_secrets(os.environ), "AZURE_CORE_NO_COLOR": "true", "NO_COLOR": "1"},
-        **group,
+        start_new_session=True,  # without effect on Windows
+        creationflags=0x08000000 if windows else 0,  # no window
     )
     outputs = (bytearray(), bytearray())
     pipes = zip((process.stdout, process.stderr), outputs)
@@ -3083,12 +3069,12 @@ def distrusted(request: Request, cause: object) -> NetworkError:
         return unreachable(request, cause)  # garbage, or an end in the midst of it
     if re.search("not yet valid|has expired", str(cause)):
         text = f"The certificate of {host} is not valid at this time: check the clock of this machine."
-        return NetworkError(text, passing=False)
-    return NetworkError(
-        f"The certificate of {host} is not trusted: if your company inspects traffic, name "
-        "its CA file in SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or install truststore.",
-        passing=False,
-    )
+    else:
+        text = (
+            f"The certificate of {host} is not trusted: if your company inspects traffic, name "
+            "its CA file in SSL_CERT_FILE or REQUESTS_CA_BUNDLE, or install truststore."
+        )
+    return NetworkError(text, passing=False)
 
 
 def send(request: Request, seconds: float) -> Response:
@@ -3143,7 +3129,7 @@ def _send(request: Request) -> Response:
     body = b""
     try:
         if not headers:  # cut off, or no HTTP at all
-            raise unreachable(request, ConnectionError())
+            raise ConnectionError
         for part in answer.stream(decode_content=False) if request.body_limit else ():
             body += part
             if len(body) > request.body_limit:
@@ -3170,32 +3156,28 @@ def _pool(request: Request) -> Any:
     proxy = proxy_for(host)
     if not proxy:
         return urllib3.PoolManager(ssl_context=trust)
-    headers = None
     try:
         parts = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
-        if parts.auth:
-            pair = base64.b64encode(unquote(parts.auth).encode()).decode()
-            headers = {"Proxy-Authorization": f"Basic {pair}"}
+        pair = base64.b64encode(unquote(parts.auth or "").encode()).decode()
         return urllib3.ProxyManager(
             parts._replace(auth=None).url,
-            proxy_headers=headers,
+            proxy_headers={"Proxy-Authorization": f"Basic {pair}"} if pair else None,
             ssl_context=trust,
             proxy_ssl_context=trust,
             # Behind a proxy urllib3 leaves Nagle's algorithm on: a body waits 40 ms for its headers' ACK.
             socket_options=urllib3.connection.HTTPConnection.default_socket_options,
         )
     except urllib3.exceptions.ProxySchemeUnknown:
-        raise NetworkError(
-            f"The proxy for {host} is of a kind that does not work here "
-            f"({shown(parts.scheme, 20)}): set HTTPS_PROXY to an http:// or https:// proxy.",
-            passing=False,
-        ) from None
-    except (urllib3.exceptions.LocationValueError, ValueError):
-        raise NetworkError(
-            f"The proxy for {host} has no address that can be read: mend HTTPS_PROXY, with the special "
-            "characters of a password as %23 and the like.",
-            passing=False,
-        ) from None
+        text = (
+            f"is of a kind that does not work here ({shown(parts.scheme, 20)}): set HTTPS_PROXY to an "
+            "http:// or https:// proxy."
+        )
+    except ValueError:
+        text = (
+            "has no address that can be read: mend HTTPS_PROXY, with the special characters of a password "
+            "as %23 and the like."
+        )
+    raise NetworkError(f"The proxy for {host} {text}", passing=False)
 
 
 def proxy_for(host: str) -> str:
@@ -3238,12 +3220,12 @@ def _trust(file: str | None, folder: str | None, *more: str | None) -> Any:
         context = ssl.create_default_context()
     else:
         context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for path in dict.fromkeys(path for path in more if path):
-        if path != file:
+    for path in dict.fromkeys(more):
+        if path and path != file:
             place = {"capath" if os.path.isdir(path) else "cafile": path}
             try:
                 context.load_verify_locations(**place)
-            except (OSError, ssl.SSLError):
+            except OSError:
                 raise NetworkError(
                     f"The CA file {shown(path)} cannot be used: mend REQUESTS_CA_BUNDLE, "
                     "CURL_CA_BUNDLE or PIP_CERT.",
@@ -3281,8 +3263,6 @@ def set_up_log(environ: Mapping[str, str]) -> None:
 
     Only our own logger is touched, once, and from then on its records go nowhere else.
     """
-    import sys
-
     log.addFilter(redaction)
     level = environ.get("KEYRINGS_ARTIFACTS_LOGLEVEL", "").strip().upper()
     path = environ.get("KEYRINGS_ARTIFACTS_LOGFILE", "").strip()
@@ -3308,12 +3288,11 @@ def open_log(path: str) -> TextIO:
     import errno
     import stat
 
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT
     stream = open(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="replace")  # noqa: SIM115  for the process
-    if hasattr(os, "geteuid"):
+    if os.name != "nt":
         status = os.fstat(stream.fileno())
-        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+        if exposed(status) or not stat.S_ISREG(status.st_mode):
             stream.close()
             raise PermissionError(errno.EPERM, "not a file of yours")
         os.fchmod(stream.fileno(), 0o600)
@@ -3322,9 +3301,7 @@ def open_log(path: str) -> TextIO:
 
 def interrupted() -> None:
     """End the program `keyring` as a shell would say it, without a traceback; no other program."""
-    import sys
-
-    started = Path((sys.argv or [""])[0])
+    started = Path(*sys.argv[:1])
     if "keyring" in (started.stem, started.parent.name):
         raise SystemExit(130) from None
 
@@ -3426,8 +3403,6 @@ def read_pip(listing: str) -> Client:
 
 def uv_settings(world: World) -> Client:
     """Return what uv is told by its variables and, where Python reads TOML (3.11), by its files."""
-    import sys
-
     files: list[tuple[str, dict[str, Any]]] = []
     if sys.version_info >= (3, 11):
         import tomllib
@@ -3743,8 +3718,6 @@ def examine(feed: Feed, world: World) -> Iterator[Finding]:
 
 def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
     """Yield all findings, about the feed asked for or those that pip's and uv's settings name."""
-    import sys
-
     servers = parse_servers(world.environ)
     yield "version", "ok", f"{__version__}, Python {sys.version.split()[0]}", ""
     urls = [] if asked is None else [asked]
@@ -3803,8 +3776,6 @@ def as_json(findings: Sequence[Finding]) -> str:
 
 def put(findings: Sequence[Finding], machine: bool) -> None:
     """Print the findings; a standard output that is closed, or of another alphabet, is no matter."""
-    import sys
-
     try:
         stream: Any = sys.stdout
         dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb")
