@@ -852,15 +852,15 @@ def read_challenge(feed: Feed, response: Response) -> Discovered:
             "or a network policy of the organization is in the way."
         )
     tenant, host = read_tenant(feed, response)
-    service = token_service(feed, response.lines("x-vss-authorizationendpoint"))
+    service = token_service_of(feed, response.lines("x-vss-authorizationendpoint"))
     return Discovered(tenant, service, host)
 
 
 def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
     """Return the GUID of the Entra tenant behind a feed, `None` for personal accounts, and its host.
 
-    From `WWW-Authenticate: Bearer authorization_uri=https://login.microsoftonline.com/{tenant}`
-    and `X-VSS-ResourceTenant`; both may be absent, must agree, and are trusted no further.
+    From `WWW-Authenticate: Bearer authorization_uri=https://HOST/TENANT` and `X-VSS-ResourceTenant`;
+    both may be absent, must agree, and are trusted no further.
     """
     found, host = set(), "login.microsoftonline.com"
     for uri in re.findall(_AUTHORIZATION_URI, ", ".join(response.lines("www-authenticate"))):
@@ -891,7 +891,7 @@ def sign_in_address(feed: Feed, uri: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def token_service(feed: Feed, told: Iterable[str] = ()) -> str:
+def token_service_of(feed: Feed, told: Iterable[str] = ()) -> str:
     """Return the address, without a closing slash, of the service that issues tokens for a feed.
 
     `told` is from `X-VSS-AuthorizationEndpoint`, where a person's Entra token will be sent: https, a
@@ -931,7 +931,7 @@ def mint_request(
         path = "_apis/tokens/pats?api-version=7.1-preview.1"
         body["allOrgs"] = False
         if "//app." in base:
-            base = token_service(challenge.feed)
+            base = token_service_of(challenge.feed)
     if valid_to is not None:
         body["validTo"] = format_date(valid_to)
     headers = {"Authorization": f"Bearer {bearer.token}", "Content-Type": "application/json; charset=utf-8"}
@@ -946,9 +946,8 @@ def pat_name(world: World) -> str:
 def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Response) -> dict[str, Any]:
     """Return what a mint request was answered with: `token`, and what else the service told.
 
-    Raises `BearerRefused` (401, a sign-in page), `LifetimeRefused`, `PolicyRefused` for any other
-    refusal, and `ArtifactsError` for an answer that is neither. The PAT service reports refusals as
-    `patTokenError` in the body, whatever the status.
+    Raises `BearerRefused`, `LifetimeRefused`, `PolicyRefused` for any other refusal (the PAT service
+    names one in the body, whatever the status), and `ArtifactsError` for an answer that is neither.
     """
     refuse_stranger(challenge, bearer, response)
     body = parse_object(response.body)
@@ -2091,7 +2090,7 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
 
 def remembered(feed: Feed, session: Session | None) -> Challenge:
     """Return a challenge that tells what is known of a feed without asking it."""
-    known = Discovered((session and session.tenant) or None, token_service(feed))
+    known = Discovered((session and session.tenant) or None, token_service_of(feed))
     return Challenge(feed, lambda: known)
 
 
@@ -2249,9 +2248,11 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
             f"What is kept for organization '{feed.organization}' could not all be deleted: unlock or repair "
             "the keyring, then run 'keyring del' again."
         )
-    if unsure and not any(erased):
+    if any(erased):
+        return f"Signed out of organization '{feed.organization}'. {left}"
+    if unsure:
         raise ArtifactsError(f"Nothing was found of organization '{feed.organization}'. {unsure}")
-    return f"Signed out of organization '{feed.organization}'. {left}" if any(erased) else None
+    return None
 
 
 def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
@@ -2260,7 +2261,7 @@ def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
     https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/revoke
     """
     query = f"authorizationId={pat_id}&api-version=7.1-preview.1"
-    url = f"{token_service(challenge.feed)}/_apis/tokens/pats?{query}"
+    url = f"{token_service_of(challenge.feed)}/_apis/tokens/pats?{query}"
     for source in (refresh_token, azure_cli):
         with suppress(ArtifactsError):
             bearer = source(world, challenge._replace(feed=challenge.feed._replace(bare=True)))
@@ -3956,6 +3957,10 @@ class ArtifactsKeyringBackend(KeyringBackend):
         world = real_world()
         try:
             answer = credential_for(feed, service, username, world)
+            if answer is None:
+                return None
+            name = username or answer.username or world.environ.get("AZURE_DEVOPS_USERNAME")
+            return SimpleCredential(name or DEFAULT_USERNAME, answer.password)
         except ArtifactsError as error:
             problem = str(error)
         except KeyboardInterrupt:
@@ -3964,11 +3969,6 @@ class ArtifactsKeyringBackend(KeyringBackend):
         except Exception as error:  # a caller of keyring must not fall with us
             problem = f"an error of its own ({type(error).__name__}): please report it."
             log.debug("unexpected", exc_info=True)
-        else:
-            if answer is None:
-                return None
-            name = username or answer.username or world.environ.get("AZURE_DEVOPS_USERNAME")
-            return SimpleCredential(name or DEFAULT_USERNAME, answer.password)
         log.debug("no answer: %s", problem)
         if not feed.bare:  # pip and uv have just asked by URL, and been told
             world.notify(problem)
@@ -3986,15 +3986,14 @@ class ArtifactsKeyringBackend(KeyringBackend):
         world = real_world()
         try:
             session = Session(clean_token(password, "The password"), "set", checked=0)
-            kept = keep(feed, session, world)
+            if not keep(feed, session, world):
+                world.store.forget(entry(feed, world))
+                raise ArtifactsError(
+                    "There is no keyring here that can keep a personal access token: put it in a file "
+                    "of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."
+                )
         except ArtifactsError as error:
             raise PasswordSetError(str(error)) from None
-        if not kept:
-            world.store.forget(entry(feed, world))
-            raise PasswordSetError(
-                "There is no keyring here that can keep a personal access token: put it in a file "
-                "of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."
-            )
 
     def delete_password(self, service: str, username: str) -> None:
         """Forget everything kept for the organization of a feed, whatever the user name.
