@@ -2237,22 +2237,19 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
             f"Its PAT '{pat_name(world)}' could not be revoked: do so at "
             f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens. {left}"
         )
-    names = inherited_names(feed, service, username, world)
     erased = [
         world.store.erase(entry(feed, world)),
         world.store.erase(refresh_entry(challenge, world)),
-        bool(world.store.foreign(names, erase=True)),
+        bool(world.store.foreign(inherited_names(feed, service, username, world), erase=True)),
     ]
     if world.store.failed():
         raise ArtifactsError(
             f"What is kept for organization '{feed.organization}' could not all be deleted: unlock or repair "
             "the keyring, then run 'keyring del' again."
         )
-    if any(erased):
-        return f"Signed out of organization '{feed.organization}'. {left}"
-    if unsure:
+    if unsure and not any(erased):
         raise ArtifactsError(f"Nothing was found of organization '{feed.organization}'. {unsure}")
-    return None
+    return f"Signed out of organization '{feed.organization}'. {left}" if any(erased) else None
 
 
 def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
@@ -3941,7 +3938,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         Other services are the next keyring's, which answers where this one is pinned.
         """
         if recognized(service) is None:
-            return read_elsewhere(lambda each: each.get_password(service, username))  # type: ignore[arg-type]  # None
+            return read_elsewhere(lambda each: each.get_password(service, username))  # type: ignore[arg-type]
         credential = self.get_credential(service, username)
         return credential.password if credential else None
 
