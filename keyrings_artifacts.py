@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from typing import IO, TextIO, Union
 
+    from keyring.credentials import Credential
+
 __version__ = "2.0.0"
 __all__ = ["ArtifactsKeyringBackend"]
 
@@ -770,7 +772,8 @@ def given_credential(feed: Feed, world: World) -> SimpleCredential | None:
 # --- requests and answers ---------------------------------------------------------------------
 
 _AUTHORIZATION_URI: Final = r"(?i)\bauthorization_uri\s*=\s*\"?([^\",\s]*)"
-_NO_TENANT: Final = ("", "00000000-0000-0000-0000-000000000000")  # personal accounts
+# Named in place of a tenant, as for personal accounts:
+_NO_TENANT: Final = {"", "common", "organizations", "00000000-0000-0000-0000-000000000000"}
 
 _HEADERS: Final[Mapping[str, str]] = {
     "Accept": "application/json",
@@ -779,15 +782,15 @@ _HEADERS: Final[Mapping[str, str]] = {
 }
 
 
-def headers_only(url: str, extra: Mapping[str, str] | None = None, tries: int = TRIES) -> Request:
+def headers_only(url: str, tries: int = TRIES, **headers: str) -> Request:
     """Return the GET that asks a feed who may read it; its index, of any size, stays there."""
-    return Request("GET", url, {**_HEADERS, **(extra or {})}, body_limit=0, tries=tries)
+    return Request("GET", url, {**_HEADERS, **headers}, body_limit=0, tries=tries)
 
 
 def check_request(feed: Feed, token: str, tries: int = TRIES) -> Request:
     """Return the request that shows whether a token opens a feed; see `is_sign_in`."""
     pair = base64.b64encode(f"{DEFAULT_USERNAME}:{token}".encode()).decode()
-    return headers_only(feed.url, {"Authorization": f"Basic {pair}"}, tries)
+    return headers_only(feed.url, tries, Authorization=f"Basic {pair}")
 
 
 def form_request(url: str, **form: str) -> Request:
@@ -809,8 +812,7 @@ def is_sign_in(response: Response) -> bool:
 def read_challenge(feed: Feed, response: Response) -> Discovered:
     """Return who signs in for a feed; raises `PublicFeed` where nobody has to.
 
-    `response` answers an unauthenticated GET. Its headers are outside data: tenant and token
-    service are taken from them only where they are what Microsoft's would be, and raise otherwise.
+    `response` answers an unauthenticated GET. What its headers tell is Microsoft's, or raises.
     """
     reading = not feed.takes_uploads  # anybody may read a public feed; writing takes a credential
     if reading and (200 <= response.status < 300 or response.status == 303) and not is_sign_in(response):
@@ -826,23 +828,23 @@ def read_challenge(feed: Feed, response: Response) -> Discovered:
             "or a network policy of the organization is in the way."
         )
     tenant, host = read_tenant(feed, response)
-    return Discovered(tenant, read_token_service(feed, response), host)
+    service = token_service_of(feed, response.lines("x-vss-authorizationendpoint"))
+    return Discovered(tenant, service, host)
 
 
 def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
     """Return the GUID of the Entra tenant behind a feed, `None` for personal accounts, and its host.
 
-    From `WWW-Authenticate: Bearer authorization_uri=https://login.microsoftonline.com/{tenant}`
-    and `X-VSS-ResourceTenant`; both may be absent, must agree, and are trusted no further.
+    From `WWW-Authenticate: Bearer authorization_uri=https://HOST/TENANT` and `X-VSS-ResourceTenant`;
+    both may be absent, must agree, and are trusted no further.
     """
     found, host = set(), "login.microsoftonline.com"
-    for line in response.lines("www-authenticate"):
-        for uri in re.findall(_AUTHORIZATION_URI, line):
-            host, tenant = sign_in_address(feed, uri)
-            found.add(tenant)
-    for line in response.lines("x-vss-resourcetenant"):
-        found.update(part.strip().lower() for part in line.split(","))
-    found -= {"common", "organizations", *_NO_TENANT}
+    for uri in re.findall(_AUTHORIZATION_URI, ", ".join(response.lines("www-authenticate"))):
+        host, tenant = sign_in_address(feed, uri)
+        found.add(tenant)
+    tenants = ",".join(response.lines("x-vss-resourcetenant")).split(",")
+    found.update(each.strip().lower() for each in tenants)
+    found -= _NO_TENANT
     if not found:
         return None, host
     tenant = found.pop()
@@ -865,65 +867,51 @@ def sign_in_address(feed: Feed, uri: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def read_token_service(feed: Feed, response: Response) -> str:
+def token_service_of(feed: Feed, told: Iterable[str] = ()) -> str:
     """Return the address, without a closing slash, of the service that issues tokens for a feed.
 
-    `X-VSS-AuthorizationEndpoint`, where a person's Entra token will be sent: https, a host that
-    serves this feed's, and no organization but the feed's in it; raises otherwise. Without the
-    header, the documented address.
+    `told` is from `X-VSS-AuthorizationEndpoint`, where a person's Entra token will be sent: https, a
+    host that serves this feed's, and no organization but the feed's in it; raises otherwise. Where
+    nothing is told, the documented address.
     """
-    hosts = next(hosts for name, hosts in FEED_HOSTS.items() if under(feed.host, name))
-    found = {line.strip().rstrip("/") for line in response.lines("x-vss-authorizationendpoint")}
+    hosts = next((hosts for name, hosts in FEED_HOSTS.items() if under(feed.host, name)), _PRODUCTION)
+    found = {line.strip().rstrip("/") for line in told}
     if not found:
-        return default_token_service(feed)
-    match = re.fullmatch(r"(https://([a-z0-9.-]+))(?::443)?(?:/([^/?#\\\s@]+))?", min(found).lower())
-    if len(found) == 1 and match is not None:
-        service = next((name for name in hosts if under(match[2], name)), None)
-        label = match[2][: -len(service) - 1] if service else ""
-        named = {unquote(match[3] or ""), label} - {"", "app"}
-        if service and (named <= {feed.organization} or re.fullmatch(_HOST_GUID, feed.organization)):
-            return found.pop()
+        return f"https://{hosts[0]}/{quote(feed.organization)}"
+    address = min(found)
+    match = re.fullmatch(r"https://([a-z0-9.-]+)(?::443)?(?:/([^/?#\\\s@]+))?", address.lower())
+    service = match and next((name for name in hosts if under(match[1], name)), None)
+    if match and service and len(found) == 1:
+        named = {unquote(match[2] or ""), match[1][: -len(service) - 1]} - {"", "app"}
+        if named <= {feed.organization} or re.fullmatch(_HOST_GUID, feed.organization):
+            return address
     raise ArtifactsError(
         f"{feed.host} named a token service that is not organization '{feed.organization}' at "
-        f"Azure DevOps ({shown(min(found), 80)}): nothing was sent to it."
+        f"Azure DevOps ({shown(address, 80)}): nothing was sent to it."
     )
 
 
-def default_token_service(feed: Feed) -> str:
-    """Return the documented address of the service that issues tokens for an organization."""
-    hosts = next((hosts for name, hosts in FEED_HOSTS.items() if under(feed.host, name)), _PRODUCTION)
-    return f"https://{hosts[0]}/{quote(feed.organization)}"
-
-
-def mint_request(kind: str, challenge: Challenge, bearer: Bearer, body: Mapping[str, Any]) -> Request:
+def mint_request(
+    kind: str, challenge: Challenge, bearer: Bearer, scope: str, name: str, valid_to: float | None
+) -> Request:
     """Return the request that exchanges a person's Entra token for a PAT or a session token.
 
-    PAT: https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/create, which an organization
+    Without `valid_to`, an epoch, the service chooses the time. PAT:
+    https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/create, which an organization
     answers under its own address. Session token: artifacts-credprovider, `SelfDescribing`.
     """
     base = challenge.token_service
     path = "_apis/Token/SessionTokens?tokenType=SelfDescribing&api-version=5.0-preview.1"
+    body: dict[str, object] = {"displayName": name, "scope": scope}
     if kind == "pat":
         path = "_apis/tokens/pats?api-version=7.1-preview.1"
+        body["allOrgs"] = False
         if "//app." in base:
-            base = default_token_service(challenge.feed)
-    headers = {
-        **_HEADERS,
-        "Authorization": f"Bearer {bearer.token}",
-        "Content-Type": "application/json; charset=utf-8",
-    }
-    return Request("POST", f"{base}/{path}", headers, json.dumps(body).encode())
-
-
-def revoke_request(challenge: Challenge, bearer: Bearer, pat_id: str) -> Request:
-    """Return the request that revokes a PAT.
-
-    https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/revoke
-    """
-    headers = {**_HEADERS, "Authorization": f"Bearer {bearer.token}"}
-    query = f"authorizationId={pat_id}&api-version=7.1-preview.1"
-    base = default_token_service(challenge.feed)
-    return Request("DELETE", f"{base}/_apis/tokens/pats?{query}", headers)
+            base = token_service_of(challenge.feed)
+    if valid_to is not None:
+        body["validTo"] = format_date(valid_to)
+    headers = {"Authorization": f"Bearer {bearer.token}", "Content-Type": "application/json; charset=utf-8"}
+    return Request("POST", f"{base}/{path}", {**_HEADERS, **headers}, json.dumps(body).encode())
 
 
 def pat_name(world: World) -> str:
@@ -931,32 +919,21 @@ def pat_name(world: World) -> str:
     return f"keyrings.artifacts on {world.host}"
 
 
-def mint_body(kind: str, settings: Settings, name: str, valid_to: float | None) -> dict[str, Any]:
-    """Return what is asked for; without `validTo` (an epoch here) the service chooses the time."""
-    body: dict[str, Any] = {"displayName": name, "scope": settings.scope}
-    if kind == "pat":
-        body["allOrgs"] = False
-    if valid_to is not None:
-        body["validTo"] = format_date(valid_to)
-    return body
-
-
 def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Response) -> dict[str, Any]:
     """Return what a mint request was answered with: `token`, and what else the service told.
 
-    Raises `BearerRefused` (401, a sign-in page), `LifetimeRefused`, `PolicyRefused` for any other
-    refusal, and `ArtifactsError` for an answer that is neither. The PAT service reports refusals as
-    `patTokenError` in the body, whatever the status.
+    Raises `BearerRefused`, `LifetimeRefused`, `PolicyRefused` for any other refusal (the PAT service
+    names one in the body, whatever the status), and `ArtifactsError` for an answer that is neither.
     """
+    refuse_stranger(challenge, bearer, response)
     body = parse_object(response.body)
-    refuse_stranger(challenge, bearer, response, body)
-    error = str(body.get("patTokenError") or "none").lower()
-    if error in ("patlifespanpolicyviolation", "invalidvalidto"):
+    error: object = str(body.get("patTokenError") or "none").lower()
+    if error == "none":
+        error = response.status if response.status >= 400 else ""
+    if error in ("patlifespanpolicyviolation", "invalidvalidto", 400):
         raise LifetimeRefused(error)
-    if response.status == 400 and error == "none":
-        raise LifetimeRefused("400")
-    if response.status >= 400 or error != "none":
-        raise PolicyRefused(shown(error if error != "none" else response.status))
+    if error:
+        raise PolicyRefused(shown(error))
     minted = body.get("patToken") if kind == "pat" else body
     if not isinstance(minted, dict) or not is_token(minted.get("token")):
         host = urlsplit(challenge.token_service).netloc
@@ -964,15 +941,14 @@ def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Respo
     return minted
 
 
-def refuse_stranger(
-    challenge: Challenge, bearer: Bearer, response: Response, body: Mapping[str, Any]
-) -> None:
+def refuse_stranger(challenge: Challenge, bearer: Bearer, response: Response) -> None:
     """Raise `BearerRefused` where an answer says that the organization does not know the account.
 
     TF401444: never signed in to the organization; TF400813: no access to it.
     """
     organization = challenge.feed.organization
-    told = str(body.get("message") or "") + unquote_plus("".join(response.lines("x-tfs-serviceerror")))
+    told = str(parse_object(response.body).get("message") or "")
+    told += unquote_plus("".join(response.lines("x-tfs-serviceerror")))
     who = f"account {bearer.account}" if bearer.account else "the account"
     if "TF401444" in told:
         raise BearerRefused(
@@ -1021,22 +997,21 @@ def fetch(request: Request, world: World) -> Response:
         left = world.patience.left()
         if left < 1:
             break
-        response = None
         try:
-            response = world.send(request, min(TRY_SECONDS, left))
+            response: Response | None = world.send(request, min(TRY_SECONDS, left))
         except NetworkError as error:
-            failure = error
-            log.debug("%s %s: %s", request.method, request.url.partition("?")[0], error)
-            if not error.passing:
-                raise
-        else:
-            log.debug("%s %s: %s", request.method, request.url.partition("?")[0], response.status)
+            response, failure = None, error
+        outcome = response.status if response else failure
+        log.debug("%s %s: %s", request.method, request.url.partition("?")[0], outcome)
+        if response:
             if response.status != 429 and response.status < 500:
                 return response
             failure = NetworkError(
                 f"{host} answered {response.status}: the service has trouble or limits you. Try again "
                 "in a few minutes."
             )
+        if not failure.passing:
+            break
         if attempt < request.tries:
             world.sleep(min(retry_pause(attempt, response, world.jitter(), world.now()), left))
     raise failure
@@ -1968,8 +1943,7 @@ def credential_for(feed: Feed, service: str, username: str | None, world: World)
             f"AZURE_DEVOPS_EXT_PAT, or run 'keyring set {feed.url} me'."
         )
     try:
-        if session is None:
-            session = in_turn(feed, settings, world)
+        session = session or in_turn(feed, settings, world)
     except PublicFeed:
         log.debug("%s is public", feed.url)
         return None
@@ -1985,11 +1959,12 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     began = world.now()
     response = lru_cache(lambda: fetch(headers_only(feed.url), world))  # once, whatever it says
     challenge = Challenge(feed, lambda: read_challenge(feed, response()))
-    if not identity(world.environ):  # a configured one may do without
+    person = not identity(world.environ)
+    if person:  # a configured identity may do without
         challenge.discover()
     patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
     # What only this process will have, no other waits for: no file of an image build's, not even a lock.
-    shared = not identity(world.environ) or world.store.lasts()
+    shared = person or world.store.lasts()
     left = world.patience.left()
     with world.lock(entry(feed, world), patience, shared) as turn:
         session = fresh_session(feed, settings, world, latest=True)
@@ -2041,28 +2016,29 @@ def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = F
     if not latest:  # a process that lives long may have missed what others have kept, or forgotten
         return fresh_session(feed, settings, world, latest=True)
     try:
-        good = not is_sign_in(fetch(check_request(feed, session.token, tries=1), world))
+        refused = is_sign_in(fetch(check_request(feed, session.token, tries=1), world))
     except NetworkError:
         log.debug("stored: could not be checked")
         return session
-    if good:
-        session = replace(session, checked=world.now())
-        keep(feed, session, world)
-        if session.pat_id:
-            stay_signed_in(world, Challenge(feed, lambda: remembered(feed, session)))
-        return session
-    world.store.erase(entry(feed, world))
-    if session.kind == "set":
-        world.notify(
-            f"Organization '{feed.organization}' refused the token that 'keyring set' kept for it: "
-            "it is forgotten. Set a new one, or sign in."
-        )
-    return None
+    if refused:
+        world.store.erase(entry(feed, world))
+        if session.kind == "set":
+            world.notify(
+                f"Organization '{feed.organization}' refused the token that 'keyring set' kept for it: "
+                "it is forgotten. Set a new one, or sign in."
+            )
+        return None
+    session = replace(session, checked=world.now())
+    keep(feed, session, world)
+    if session.pat_id:
+        stay_signed_in(world, remembered(feed, session))
+    return session
 
 
-def remembered(feed: Feed, session: Session | None) -> Discovered:
-    """Return what is known of a feed without asking it."""
-    return Discovered((session and session.tenant) or None, default_token_service(feed))
+def remembered(feed: Feed, session: Session | None) -> Challenge:
+    """Return a challenge that tells what is known of a feed without asking it."""
+    known = Discovered((session and session.tenant) or None, token_service_of(feed))
+    return Challenge(feed, lambda: known)
 
 
 def keep(feed: Feed, session: Session, world: World) -> bool:
@@ -2097,8 +2073,8 @@ def inherited_names(feed: Feed, service: str, username: str | None, world: World
     It took the URL as its caller spelled it, one with a project cut behind `simple` or `upload`.
     """
     url = feed.url.rstrip("/")
-    cut = re.match(r"https://[^/]+/[^/]+/[^/]+/_packaging/[^/]+/pypi/(?:upload|simple)", url)
-    urls = dict.fromkeys([*([cut[0]] if cut else []), service, url, url + "/"])
+    cut = re.findall(r"^https://[^/]+/[^/]+/[^/]+/_packaging/[^/]+/pypi/(?:upload|simple)", url)
+    urls = dict.fromkeys([*cut, service, url, url + "/"])
     users = dict.fromkeys([username, world.environ.get("AZURE_DEVOPS_USERNAME"), DEFAULT_USERNAME])
     return [(address, user) for address in urls for user in users if user]
 
@@ -2142,14 +2118,12 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
     `BearerRefused` where the organization does not take the token at all.
     """
     asked = settings.token_type or ("pat" if bearer.ours and world.store.keeps() else "session")
-    for kind in LADDER[LADDER.index(asked) :] if bearer.person else ():
-        if kind != "entra":
-            try:
-                return replace(mint(kind, challenge, bearer, settings, world), asked=asked)
-            except PolicyRefused as refusal:
-                log.debug("%s refused: %s", kind, refusal)
-    check = fetch(check_request(challenge.feed, bearer.token), world)
-    refuse_stranger(challenge, bearer, check, {})
+    for kind in LADDER[LADDER.index(asked) : -1] if bearer.person else ():
+        try:
+            return replace(mint(kind, challenge, bearer, settings, world), asked=asked)
+        except PolicyRefused as refusal:
+            log.debug("%s refused: %s", kind, refusal)
+    refuse_stranger(challenge, bearer, fetch(check_request(challenge.feed, bearer.token), world))
     return Session(
         bearer.token,
         "entra",
@@ -2167,18 +2141,16 @@ def mint(kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, wo
     days = settings.session_days
     if kind == "pat":
         days = settings.pat_days or (PAT_DAYS if world.store.keeps() else 1)
-    wanted = now + DAY * days
-    for valid_to in (wanted, None):
-        body = mint_body(kind, settings, pat_name(world), valid_to)
-        response = fetch(mint_request(kind, challenge, bearer, body), world)
-        try:
-            minted = read_minted(kind, challenge, bearer, response)
-        except LifetimeRefused:
-            if valid_to is None:
-                raise
-        else:
-            break
-    token, pat_id = str(minted["token"]), minted.get("authorizationId")
+
+    def ask(valid_to: float | None) -> dict[str, Any]:
+        request = mint_request(kind, challenge, bearer, settings.scope, pat_name(world), valid_to)
+        return read_minted(kind, challenge, bearer, fetch(request, world))
+
+    try:
+        minted = ask(now + DAY * days)
+    except LifetimeRefused:
+        minted = ask(None)
+    token, pat_id = str(minted["token"]), str(minted.get("authorizationId"))
     return Session(
         token,
         kind,
@@ -2187,7 +2159,7 @@ def mint(kind: str, challenge: Challenge, bearer: Bearer, settings: Settings, wo
         scope=settings.scope,
         account=bearer.account,
         tenant=challenge.tenant or "",
-        pat_id=str(pat_id) if kind == "pat" and re.fullmatch(_GUID, str(pat_id)) else "",
+        pat_id=pat_id if kind == "pat" and re.fullmatch(_GUID, pat_id) else "",
     )
 
 
@@ -2197,26 +2169,25 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
     Returns a sentence for the person, or `None` where nothing was kept. Nobody is asked.
     """
     session = read_session(world.store.read(entry(feed, world), latest=True))
-    told, unsure = remembered(feed, session), ""
+    challenge, unsure = remembered(feed, session), ""
     if session is None and not feed.server:  # then only the service knows whose refresh token it is
         try:
             told = read_challenge(feed, fetch(headers_only(feed.url), world))
+            challenge = Challenge(feed, lambda: told)
         except PublicFeed:
             pass
         except ArtifactsError as error:
             unsure = f"An earlier sign-in may be left, of which only the feed can tell. {error}"
-    challenge = Challenge(feed, lambda: told)
     left = unsure or "Nothing else of it is left here."
     if session and session.pat_id and not revoke(challenge, session.pat_id, world):
         left = (
             f"Its PAT '{pat_name(world)}' could not be revoked: do so at "
             f"https://dev.azure.com/{quote(feed.organization)}/_usersSettings/tokens. {left}"
         )
-    names = inherited_names(feed, service, username, world)
     erased = [
         world.store.erase(entry(feed, world)),
         world.store.erase(refresh_entry(challenge, world)),
-        bool(world.store.foreign(names, erase=True)),
+        bool(world.store.foreign(inherited_names(feed, service, username, world), erase=True)),
     ]
     if world.store.failed():
         raise ArtifactsError(
@@ -2229,12 +2200,19 @@ def sign_out(feed: Feed, service: str, username: str | None, world: World) -> st
 
 
 def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
-    """Revoke a PAT at the service, as whoever is signed in; whether that was possible."""
+    """Revoke a PAT at the service, as whoever is signed in; whether that was possible.
+
+    https://learn.microsoft.com/rest/api/azure/devops/tokens/pats/revoke
+    """
+    query = f"authorizationId={pat_id}&api-version=7.1-preview.1"
+    url = f"{token_service_of(challenge.feed)}/_apis/tokens/pats?{query}"
     for source in (refresh_token, azure_cli):
         with suppress(ArtifactsError):
             bearer = source(world, challenge._replace(feed=challenge.feed._replace(bare=True)))
-            if bearer and fetch(revoke_request(challenge, bearer, pat_id), world).status in (200, 204):
-                return True
+            if bearer:
+                headers = {**_HEADERS, "Authorization": f"Bearer {bearer.token}"}
+                if fetch(Request("DELETE", url, headers), world).status in (200, 204):
+                    return True
     return False
 
 
@@ -3843,17 +3821,16 @@ def next_keyrings() -> list[KeyringBackend]:
     return [each for each in ChainerBackend.backends if not isinstance(each, ArtifactsKeyringBackend)]
 
 
-def read_elsewhere(method: str, service: str, username: str | None) -> Any:
+def read_elsewhere(read: Callable[[KeyringBackend], T | None]) -> T | None:
     """Return the first answer of the next keyrings, `None` for none."""
-    found = (getattr(each, method)(service, username) for each in next_keyrings())
-    return next((answer for answer in found if answer is not None), None)
+    return next((answer for answer in map(read, next_keyrings()) if answer is not None), None)
 
 
-def write_elsewhere(method: str, *arguments: str) -> None:
+def write_elsewhere(write: Callable[[KeyringBackend], None]) -> None:
     """Let the first of the next keyrings that can do so write; raises `NotOurs` where none does."""
     for each in next_keyrings():
         with suppress(NotImplementedError):
-            getattr(each, method)(*arguments)
+            write(each)
             return
     raise NotOurs("keyrings.artifacts keeps credentials of Azure Artifacts feeds only.")
 
@@ -3871,11 +3848,11 @@ class ArtifactsKeyringBackend(KeyringBackend):
         Other services are the next keyring's, which answers where this one is pinned.
         """
         if recognized(service) is None:
-            return read_elsewhere("get_password", service, username)  # type: ignore[no-any-return]  # theirs
+            return read_elsewhere(lambda each: each.get_password(service, username))  # type: ignore[arg-type]
         credential = self.get_credential(service, username)
-        return None if credential is None else credential.password
+        return credential.password if credential else None
 
-    def get_credential(self, service: str, username: str | None) -> SimpleCredential | None:
+    def get_credential(self, service: str, username: str | None) -> Credential | None:
         """Return a feed's credential under the user name asked for, or the customary one.
 
         `None` for public feeds, and after a notice to the person where there is no credential to be
@@ -3883,10 +3860,14 @@ class ArtifactsKeyringBackend(KeyringBackend):
         """
         feed = recognized(service)
         if feed is None:
-            return read_elsewhere("get_credential", service, username)  # type: ignore[no-any-return]  # theirs
+            return read_elsewhere(lambda each: each.get_credential(service, username))
         world = real_world()
         try:
             answer = credential_for(feed, service, username, world)
+            if answer is None:
+                return None
+            name = username or answer.username or world.environ.get("AZURE_DEVOPS_USERNAME")
+            return SimpleCredential(name or DEFAULT_USERNAME, answer.password)
         except ArtifactsError as error:
             problem = str(error)
         except KeyboardInterrupt:
@@ -3895,11 +3876,6 @@ class ArtifactsKeyringBackend(KeyringBackend):
         except Exception as error:  # a caller of keyring must not fall with us
             problem = f"an error of its own ({type(error).__name__}): please report it."
             log.debug("unexpected", exc_info=True)
-        else:
-            if answer is None:
-                return None
-            name = username or answer.username or world.environ.get("AZURE_DEVOPS_USERNAME")
-            return SimpleCredential(name or DEFAULT_USERNAME, answer.password)
         log.debug("no answer: %s", problem)
         if not feed.bare:  # pip and uv have just asked by URL, and been told
             world.notify(problem)
@@ -3912,20 +3888,19 @@ class ArtifactsKeyringBackend(KeyringBackend):
         """
         feed = recognized(service)
         if feed is None:
-            write_elsewhere("set_password", service, username, password)
+            write_elsewhere(lambda each: each.set_password(service, username, password))
             return
         world = real_world()
         try:
             session = Session(clean_token(password, "The password"), "set", checked=0)
-            kept = keep(feed, session, world)
+            if not keep(feed, session, world):
+                world.store.forget(entry(feed, world))
+                raise ArtifactsError(
+                    "There is no keyring here that can keep a personal access token: put it in a file "
+                    "of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."
+                )
         except ArtifactsError as error:
             raise PasswordSetError(str(error)) from None
-        if not kept:
-            world.store.forget(entry(feed, world))
-            raise PasswordSetError(
-                "There is no keyring here that can keep a personal access token: put it in a file "
-                "of your own and name that in AZURE_DEVOPS_EXT_PAT_FILE."
-            )
 
     def delete_password(self, service: str, username: str) -> None:
         """Forget everything kept for the organization of a feed, whatever the user name.
@@ -3934,7 +3909,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         """
         feed = recognized(service)
         if feed is None:
-            write_elsewhere("delete_password", service, username)
+            write_elsewhere(lambda each: each.delete_password(service, username))
             return
         world = real_world()
         try:

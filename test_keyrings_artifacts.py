@@ -3284,8 +3284,8 @@ ADA = module.Bearer("entra", NOW + 3600, "azure_cli", True, "ada@contoso.example
 
 
 def test_session_request() -> None:
-    body = module.mint_body("session", module.Settings(), "our name", NOW + 86_400)
-    request = module.mint_request("session", a_challenge(), ADA, body)
+    scope = module.Settings().scope
+    request = module.mint_request("session", a_challenge(), ADA, scope, "our name", NOW + 86_400)
     assert (request.method, request.url) == (
         "POST",
         f"{SPS}/_apis/Token/SessionTokens?tokenType=SelfDescribing&api-version=5.0-preview.1",
@@ -3317,8 +3317,7 @@ def test_session_request() -> None:
 )
 def test_pat_request_goes_to_the_organization(token_service: str, url: str) -> None:
     asked = a_challenge(token_service=token_service)
-    body = module.mint_body("pat", module.Settings(scope="vso.packaging"), "our name", None)
-    request = module.mint_request("pat", asked, ADA, body)
+    request = module.mint_request("pat", asked, ADA, "vso.packaging", "our name", None)
     assert request.url == url
     assert json.loads(request.body or b"") == {
         "displayName": "our name",
