@@ -3446,25 +3446,28 @@ def uv_settings(world: World) -> Client:
 def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any]]]) -> Client:
     """Return what uv is told by variables and files (path and tables, the strongest last)."""
     provider, by = "", ""
-    found: list[tuple[str, str, bool]] = []  # name, URL, whether keyring is always asked
+    found: list[dict[str, Any]] = []  # each as a table of `index`
     for path, table in files:
         if path.endswith("pyproject.toml"):
             table = table["tool"]["uv"]
         if "keyring-provider" in table:
             provider, by = table["keyring-provider"], path
-        found += [("", url, False) for url in (table.get("index-url", ""), *table.get("extra-index-url", []))]
-        for index in table.get("index", []):
-            found.append((index.get("name", ""), index["url"], index.get("authenticate") == "always"))
-    for name in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
-        words = re.findall(r"(?:(?<!\S)([\w.-]+)=)?(\S+)", environ.get(name, ""))
-        found += [(label, url, False) for label, url in words]
+        found += [{"url": url} for url in (table.get("index-url", ""), *table.get("extra-index-url", []))]
+        found += table.get("index", [])
+    names = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
+    words = " ".join(environ.get(name, "") for name in names)
+    named = re.findall(r"(?:(?<!\S)([\w.-]+)=)?(\S+)", words)
+    found += [{"name": name, "url": url} for name, url in named]
     if environ.get("UV_KEYRING_PROVIDER"):
         provider, by = environ["UV_KEYRING_PROVIDER"], "UV_KEYRING_PROVIDER"
-    indexes = []
-    for label, url, always in found:
-        named = environ.get(f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', label.upper())}_USERNAME")
-        indexes.append((url, bool(always or named or has_user(url))))
-    return provider.strip().lower(), by, indexes
+    return provider.strip().lower(), by, [(each["url"], uv_asks(each, environ)) for each in found]
+
+
+def uv_asks(index: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+    """Whether uv asks keyring for an index: where it has a user name, or is to be asked for always."""
+    name = re.sub("[^A-Z0-9]", "_", index.get("name", "").upper())
+    user = has_user(index["url"]) or environ.get(f"UV_INDEX_{name}_USERNAME")
+    return bool(user or index.get("authenticate") == "always")
 
 
 def has_user(url: str) -> bool:
@@ -3773,32 +3776,33 @@ def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
         yield from guarded("feed", examine, feed, world)
 
 
-def next_step(findings: Sequence[Finding]) -> str:
-    """Return the one thing to do next: the first mend, or what there is to say where all is well."""
+def report(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings for a machine to read.
+
+    `next` is the one thing to do: the first mend, or what there is to say where all is well.
+    """
     mends = [mend for _, state, _, mend in findings if state == "wrong"]
     healthy = [f"Nothing to do: the feed {text}." for topic, _, text, _ in findings if topic == "feed"]
-    return [*mends, *healthy, f"To ask about a feed: keyrings-artifacts {FEED_FORM}"][0]
+    return {
+        "version": __version__,
+        "ok": not mends,
+        "next": [*mends, *healthy, f"To ask about a feed: keyrings-artifacts {FEED_FORM}"][0],
+        "findings": [dict(zip(("topic", "state", "text", "mend"), finding)) for finding in findings],
+    }
 
 
 def render(findings: Sequence[Finding], colour: bool) -> str:
     """Return the findings for a person to read, with the one thing to do next as the last line."""
     marks = {"ok": ("ok", "32"), "note": ("-", "2"), "wrong": ("WRONG", "1;31")}
-    lines, word = [], ""
+    lines = []
     for topic, state, text, mend in findings:
         mark, code = marks[state]
         mark = f"\033[{code}m{mark:5}\033[0m" if colour else f"{mark:5}"
         lines.append(f"{mark}  {topic:19}  {shown(text, 600)}")
         lines += [f"{'':26}  mend: {shown(mend, 600)}"] if mend else []
-        word = "Next: " if state == "wrong" else word
-    return "\n".join([*lines, "", word + shown(next_step(findings), 600), ""])
-
-
-def as_json(findings: Sequence[Finding]) -> str:
-    """Return the findings for a machine to read."""
-    good = all(state != "wrong" for _, state, *_ in findings)
-    rows = [dict(zip(("topic", "state", "text", "mend"), finding)) for finding in findings]
-    report = {"version": __version__, "ok": good, "next": next_step(findings), "findings": rows}
-    return json.dumps(report, indent=2) + "\n"
+    told = report(findings)
+    last = ("" if told["ok"] else "Next: ") + shown(told["next"], 600)
+    return "\n".join([*lines, "", last, ""])
 
 
 def put(findings: Sequence[Finding], machine: bool) -> None:
@@ -3810,7 +3814,8 @@ def put(findings: Sequence[Finding], machine: bool) -> None:
         dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb")
         colour = stream.isatty() and not dull
         stream.reconfigure(errors="backslashreplace")
-        stream.write(as_json(findings) if machine else render(findings, colour))
+        told = json.dumps(report(findings), indent=2) + "\n" if machine else render(findings, colour)
+        stream.write(told)
         stream.flush()
     except (OSError, ValueError, AttributeError):
         with suppress(OSError, ValueError, AttributeError):  # else Python tries, and complains, at its end
@@ -3838,7 +3843,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     findings[1:1] = [("notice", "note", text, "") for text in notices]
     put(findings, arguments.json)
-    return 1 if any(state == "wrong" for _, state, *_ in findings) else 0
+    return 0 if report(findings)["ok"] else 1
 
 
 # keyring loads this file by its name: under another, its class would be another keyring to it.
