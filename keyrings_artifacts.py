@@ -3367,6 +3367,12 @@ ABSENT: Final = {
     "device_code": "there is no terminal",
 }
 
+# The keyring providers by which pip and uv ask, and what else each needs.
+ASKED_BY: Final = {
+    "subprocess": "uv, pixi, and pip before 26.2 ask only where the URL has a user name, as VssSessionToken@",
+    "import": "this backend has to be installed beside pip",
+}
+
 
 def mend_in(sentence: str) -> str:
     """Return the command that a sentence of ours wants run, or else what it wants done."""
@@ -3394,11 +3400,11 @@ def guarded(topic: str, check: Callable[..., Iterable[Finding]], *arguments: Any
 def pip_settings(world: World) -> Client:
     """Return what pip is told, in its own words; without a pip that answers, what its variables say."""
     pip = world.which("pip")
-    with suppress(OSError):
-        done = world.run([pip, "config", "list"], PROBE_SECONDS) if pip else None
-        if done and done.returncode:
-            raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
-        if done:
+    if pip:
+        with suppress(OSError):
+            done = world.run([pip, "config", "list"], PROBE_SECONDS)
+            if done.returncode:
+                raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
             return read_pip(done.stdout)
     variables = {name: value for name, value in world.environ.items() if name.startswith("PIP_")}
     lines = (f":env:.{name[4:].lower().replace('_', '-')}={value!r}" for name, value in variables.items())
@@ -3482,15 +3488,13 @@ def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bo
     https://docs.astral.sh/uv/reference/settings/#keyring-provider
     """
     mend = f"set {name.upper()}_KEYRING_PROVIDER to subprocess"
-    if provider in ("subprocess", "import"):
+    if provider in ASKED_BY:
         silent = [url for url, asks in ours if not asks]
         if silent:
             text = f"{shown(comparable(silent[0]))} has no user name: uv (and pixi) ask keyring only for one"
             mend = 'write https://VssSessionToken@... in uv\'s URL, or authenticate = "always" in its index'
             return name, "wrong", text, mend
-        hint = "uv, pixi, and pip before 26.2 ask only where the URL has a user name, as VssSessionToken@"
-        hint = "this backend has to be installed beside pip" if provider == "import" else hint
-        return name, "ok", f"provider {provider} ({shown(by)}); {hint}", ""
+        return name, "ok", f"provider {provider} ({shown(by)}); {ASKED_BY[provider]}", ""
     if name == "pip" and not by:
         text = "no keyring provider is set: pip asks a keyring on PATH, but not with --no-input"
         return name, "note", text, mend
@@ -3574,8 +3578,7 @@ def judge_clock(date: str, now: float) -> Iterator[Finding]:
 
 def judge_trust(environ: Mapping[str, str], truststore: bool) -> Finding:
     """Return whose certificates are trusted."""
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-    named = [f"{name} ({shown(environ[name])})" for name in names if environ.get(name)]
+    named = [f"{name} ({shown(environ[name])})" for name in _TRUSTED if environ.get(name)]
     system = "the system's certificates" if truststore else "OpenSSL's certificates"
     return "trust", "ok", ", ".join([system, *named]), ""
 
@@ -3649,6 +3652,7 @@ def judge_sources(
 ) -> Iterator[Finding]:
     """Yield what came of each source; `origin` is what gave the credential, `""` for nothing."""
     chosen, silent = chosen_sources(world.environ), silence(challenge, world.environ)
+    people = {"browser": world.browser, "device_code": world.terminal}
     for source in SOURCES:
         name = source.__name__
         outcome = outcomes.get(name)
@@ -3662,13 +3666,12 @@ def judge_sources(
         elif isinstance(outcome, ArtifactsError):
             text = str(outcome).replace(f"{name}: ", "", 1)
             if not origin:
-                again = source is refresh_token
-                state, mend = "wrong", sign_in_command(challenge.feed) if again else mend_in(text)
+                state = "wrong"
+                mend = sign_in_command(challenge.feed) if source is refresh_token else mend_in(text)
         elif outcome is not None:
             text = "gave a token"
-        elif source in (browser, device_code):
-            possible = world.browser() if source is browser else world.terminal()
-            text = silent or ("possible, but the doctor asks nobody" if possible else text)
+        elif name in people and (silent or people[name]()):
+            text = silent or "possible, but the doctor asks nobody"
         yield name, state, text, mend
 
 
@@ -3809,7 +3812,8 @@ def put(findings: Sequence[Finding], machine: bool) -> None:
     """Print the findings; a standard output that is closed, or of another alphabet, is no matter."""
     import sys
 
-    try:
+    broken = (OSError, ValueError, AttributeError)
+    with suppress(*broken):
         stream: Any = sys.stdout
         dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb")
         colour = stream.isatty() and not dull
@@ -3817,9 +3821,9 @@ def put(findings: Sequence[Finding], machine: bool) -> None:
         told = json.dumps(report(findings), indent=2) + "\n" if machine else render(findings, colour)
         stream.write(told)
         stream.flush()
-    except (OSError, ValueError, AttributeError):
-        with suppress(OSError, ValueError, AttributeError):  # else Python tries, and complains, at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    with suppress(*broken):  # else Python tries, and complains, at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
