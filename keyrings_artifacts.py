@@ -3472,13 +3472,9 @@ def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any
 def uv_asks(index: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
     """Whether uv asks keyring for an index: where it has a user name, or is to be asked for always."""
     name = re.sub("[^A-Z0-9]", "_", index.get("name", "").upper())
-    user = has_user(index["url"]) or environ.get(f"UV_INDEX_{name}_USERNAME")
-    return bool(user or index.get("authenticate") == "always")
-
-
-def has_user(url: str) -> bool:
-    """Whether an address holds a user name."""
-    return "@" in url.partition("://")[2].partition("/")[0]
+    user = "@" in index["url"].partition("://")[2].partition("/")[0]
+    named = user or environ.get(f"UV_INDEX_{name}_USERNAME")
+    return bool(named or index.get("authenticate") == "always")
 
 
 def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bool]]) -> Finding:
@@ -3675,22 +3671,13 @@ def judge_sources(
         yield name, state, text, mend
 
 
-def altered(world: World, **changes: Any) -> World:
-    """Return a world of which some effects are others."""
-    return World(**{**vars(world), **changes})
-
-
 def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
     """Yield what a look-up comes to that may ask nobody, and what the feed says to its answer."""
     feed = challenge.feed
     outcomes: dict[str, object] = {}
-    quiet = altered(
-        world,
-        attempted=outcomes.__setitem__,
-        browser=lambda: None,
-        terminal=lambda: False,
-        lock=lambda name, seconds, shared: world.lock(name, min(seconds, 5.0), shared),
-    )
+    quiet = World(**vars(world))
+    quiet.attempted, quiet.browser, quiet.terminal = outcomes.__setitem__, lambda: None, lambda: False
+    quiet.lock = lambda name, seconds, shared: world.lock(name, min(seconds, 5.0), shared)
     world.patience.renew()
     before = read_session(world.store.read(entry(feed, world)))
     try:
@@ -3765,7 +3752,7 @@ def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
         urls += [url for url, _ in indexes if asked is None]
         ours = [each for each in indexes if parse_feed(each[0], servers)]
         if name == "uv" and provider == "subprocess" and not ours:  # then it is that one that uv may be given
-            ours = [(url, has_user(url)) for url in urls if parse_feed(url, servers)]
+            ours = [(url, uv_asks({"url": url}, {})) for url in urls if parse_feed(url, servers)]
         judged.append(judge_client(name, provider, by, ours))
     if sys.version_info < (3, 11):
         yield "uv settings", "note", "only its variables: this Python (before 3.11) reads no TOML", ""
@@ -3840,7 +3827,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_log(os.environ)
     notices: list[str] = []
     world = real_world()
-    world = altered(world, notify=notices.append, store=Store(notices.append, world.patience))
+    world.notify, world.store = notices.append, Store(notices.append, world.patience)
     try:
         findings = list(diagnose(arguments.url, world))
     except KeyboardInterrupt:
