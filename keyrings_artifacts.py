@@ -3322,6 +3322,12 @@ ABSENT: Final = {
     "device_code": "there is no terminal",
 }
 
+# The keyring providers by which pip and uv ask, and what else each needs.
+ASKED_BY: Final = {
+    "subprocess": "uv, pixi, and pip before 26.2 ask only where the URL has a user name, as VssSessionToken@",
+    "import": "this backend has to be installed beside pip",
+}
+
 
 def mend_in(sentence: str) -> str:
     """Return the command that a sentence of ours wants run, or else what it wants done."""
@@ -3349,11 +3355,11 @@ def guarded(topic: str, check: Callable[..., Iterable[Finding]], *arguments: Any
 def pip_settings(world: World) -> Client:
     """Return what pip is told, in its own words; without a pip that answers, what its variables say."""
     pip = world.which("pip")
-    with suppress(OSError):
-        done = world.run([pip, "config", "list"], PROBE_SECONDS) if pip else None
-        if done and done.returncode:
-            raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
-        if done:
+    if pip:
+        with suppress(OSError):
+            done = world.run([pip, "config", "list"], PROBE_SECONDS)
+            if done.returncode:
+                raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
             return read_pip(done.stdout)
     variables = {name: value for name, value in world.environ.items() if name.startswith("PIP_")}
     lines = (f":env:.{name[4:].lower().replace('_', '-')}={value!r}" for name, value in variables.items())
@@ -3399,30 +3405,29 @@ def uv_settings(world: World) -> Client:
 def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any]]]) -> Client:
     """Return what uv is told by variables and files (path and tables, the strongest last)."""
     provider, by = "", ""
-    found: list[tuple[str, str, bool]] = []  # name, URL, whether keyring is always asked
+    found: list[dict[str, Any]] = []  # each as a table of `index`
     for path, table in files:
         if path.endswith("pyproject.toml"):
             table = table["tool"]["uv"]
         if "keyring-provider" in table:
             provider, by = table["keyring-provider"], path
-        found += [("", url, False) for url in (table.get("index-url", ""), *table.get("extra-index-url", []))]
-        for index in table.get("index", []):
-            found.append((index.get("name", ""), index["url"], index.get("authenticate") == "always"))
-    for name in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"):
-        words = re.findall(r"(?:(?<!\S)([\w.-]+)=)?(\S+)", environ.get(name, ""))
-        found += [(label, url, False) for label, url in words]
+        found += [{"url": url} for url in (table.get("index-url", ""), *table.get("extra-index-url", []))]
+        found += table.get("index", [])
+    names = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
+    words = " ".join(environ.get(name, "") for name in names)
+    named = re.findall(r"(?:(?<!\S)([\w.-]+)=)?(\S+)", words)
+    found += [{"name": name, "url": url} for name, url in named]
     if environ.get("UV_KEYRING_PROVIDER"):
         provider, by = environ["UV_KEYRING_PROVIDER"], "UV_KEYRING_PROVIDER"
-    indexes = []
-    for label, url, always in found:
-        named = environ.get(f"UV_INDEX_{re.sub('[^A-Z0-9]', '_', label.upper())}_USERNAME")
-        indexes.append((url, bool(always or named or has_user(url))))
-    return provider.strip().lower(), by, indexes
+    return provider.strip().lower(), by, [(each["url"], uv_asks(each, environ)) for each in found]
 
 
-def has_user(url: str) -> bool:
-    """Whether an address holds a user name."""
-    return "@" in url.partition("://")[2].partition("/")[0]
+def uv_asks(index: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+    """Whether uv asks keyring for an index: where it has a user name, or is to be asked for always."""
+    name = re.sub("[^A-Z0-9]", "_", index.get("name", "").upper())
+    user = "@" in index["url"].partition("://")[2].partition("/")[0]
+    named = user or environ.get(f"UV_INDEX_{name}_USERNAME")
+    return bool(named or index.get("authenticate") == "always")
 
 
 def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bool]]) -> Finding:
@@ -3432,15 +3437,13 @@ def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bo
     https://docs.astral.sh/uv/reference/settings/#keyring-provider
     """
     mend = f"set {name.upper()}_KEYRING_PROVIDER to subprocess"
-    if provider in ("subprocess", "import"):
+    if provider in ASKED_BY:
         silent = [url for url, asks in ours if not asks]
         if silent:
             text = f"{shown(comparable(silent[0]))} has no user name: uv (and pixi) ask keyring only for one"
             mend = 'write https://VssSessionToken@... in uv\'s URL, or authenticate = "always" in its index'
             return name, "wrong", text, mend
-        hint = "uv, pixi, and pip before 26.2 ask only where the URL has a user name, as VssSessionToken@"
-        hint = "this backend has to be installed beside pip" if provider == "import" else hint
-        return name, "ok", f"provider {provider} ({shown(by)}); {hint}", ""
+        return name, "ok", f"provider {provider} ({shown(by)}); {ASKED_BY[provider]}", ""
     if name == "pip" and not by:
         text = "no keyring provider is set: pip asks a keyring on PATH, but not with --no-input"
         return name, "note", text, mend
@@ -3524,8 +3527,7 @@ def judge_clock(date: str, now: float) -> Iterator[Finding]:
 
 def judge_trust(environ: Mapping[str, str], truststore: bool) -> Finding:
     """Return whose certificates are trusted."""
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-    named = [f"{name} ({shown(environ[name])})" for name in names if environ.get(name)]
+    named = [f"{name} ({shown(environ[name])})" for name in _TRUSTED if environ.get(name)]
     system = "the system's certificates" if truststore else "OpenSSL's certificates"
     return "trust", "ok", ", ".join([system, *named]), ""
 
@@ -3599,6 +3601,7 @@ def judge_sources(
 ) -> Iterator[Finding]:
     """Yield what came of each source; `origin` is what gave the credential, `""` for nothing."""
     chosen, silent = chosen_sources(world.environ), silence(challenge, world.environ)
+    people = {"browser": world.browser, "device_code": world.terminal}
     for source in SOURCES:
         name = source.__name__
         outcome = outcomes.get(name)
@@ -3612,32 +3615,22 @@ def judge_sources(
         elif isinstance(outcome, ArtifactsError):
             text = str(outcome).replace(f"{name}: ", "", 1)
             if not origin:
-                again = source is refresh_token
-                state, mend = "wrong", sign_in_command(challenge.feed) if again else mend_in(text)
+                state = "wrong"
+                mend = sign_in_command(challenge.feed) if source is refresh_token else mend_in(text)
         elif outcome is not None:
             text = "gave a token"
-        elif source in (browser, device_code):
-            possible = world.browser() if source is browser else world.terminal()
-            text = silent or ("possible, but the doctor asks nobody" if possible else text)
+        elif name in people and (silent or people[name]()):
+            text = silent or "possible, but the doctor asks nobody"
         yield name, state, text, mend
-
-
-def altered(world: World, **changes: Any) -> World:
-    """Return a world of which some effects are others."""
-    return World(**{**vars(world), **changes})
 
 
 def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
     """Yield what a look-up comes to that may ask nobody, and what the feed says to its answer."""
     feed = challenge.feed
     outcomes: dict[str, object] = {}
-    quiet = altered(
-        world,
-        attempted=outcomes.__setitem__,
-        browser=lambda: None,
-        terminal=lambda: False,
-        lock=lambda name, seconds, shared: world.lock(name, min(seconds, 5.0), shared),
-    )
+    quiet = World(**vars(world))
+    quiet.attempted, quiet.browser, quiet.terminal = outcomes.__setitem__, lambda: None, lambda: False
+    quiet.lock = lambda name, seconds, shared: world.lock(name, min(seconds, 5.0), shared)
     world.patience.renew()
     before = read_session(world.store.read(entry(feed, world)))
     try:
@@ -3710,7 +3703,7 @@ def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
         urls += [url for url, _ in indexes if asked is None]
         ours = [each for each in indexes if parse_feed(each[0], servers)]
         if name == "uv" and provider == "subprocess" and not ours:  # then it is that one that uv may be given
-            ours = [(url, has_user(url)) for url in urls if parse_feed(url, servers)]
+            ours = [(url, uv_asks({"url": url}, {})) for url in urls if parse_feed(url, servers)]
         judged.append(judge_client(name, provider, by, ours))
     if sys.version_info < (3, 11):
         yield "uv settings", "note", "only its variables: this Python (before 3.11) reads no TOML", ""
@@ -3724,46 +3717,49 @@ def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
         yield from guarded("feed", examine, feed, world)
 
 
-def next_step(findings: Sequence[Finding]) -> str:
-    """Return the one thing to do next: the first mend, or what there is to say where all is well."""
+def report(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings for a machine to read.
+
+    `next` is the one thing to do: the first mend, or what there is to say where all is well.
+    """
     mends = [mend for _, state, _, mend in findings if state == "wrong"]
     healthy = [f"Nothing to do: the feed {text}." for topic, _, text, _ in findings if topic == "feed"]
-    return [*mends, *healthy, f"To ask about a feed: keyrings-artifacts {FEED_FORM}"][0]
+    return {
+        "version": __version__,
+        "ok": not mends,
+        "next": [*mends, *healthy, f"To ask about a feed: keyrings-artifacts {FEED_FORM}"][0],
+        "findings": [dict(zip(("topic", "state", "text", "mend"), finding)) for finding in findings],
+    }
 
 
 def render(findings: Sequence[Finding], colour: bool) -> str:
     """Return the findings for a person to read, with the one thing to do next as the last line."""
     marks = {"ok": ("ok", "32"), "note": ("-", "2"), "wrong": ("WRONG", "1;31")}
-    lines, word = [], ""
+    lines = []
     for topic, state, text, mend in findings:
         mark, code = marks[state]
         mark = f"\033[{code}m{mark:5}\033[0m" if colour else f"{mark:5}"
         lines.append(f"{mark}  {topic:19}  {shown(text, 600)}")
         lines += [f"{'':26}  mend: {shown(mend, 600)}"] if mend else []
-        word = "Next: " if state == "wrong" else word
-    return "\n".join([*lines, "", word + shown(next_step(findings), 600), ""])
-
-
-def as_json(findings: Sequence[Finding]) -> str:
-    """Return the findings for a machine to read."""
-    good = all(state != "wrong" for _, state, *_ in findings)
-    rows = [dict(zip(("topic", "state", "text", "mend"), finding)) for finding in findings]
-    report = {"version": __version__, "ok": good, "next": next_step(findings), "findings": rows}
-    return json.dumps(report, indent=2) + "\n"
+    told = report(findings)
+    last = ("" if told["ok"] else "Next: ") + shown(told["next"], 600)
+    return "\n".join([*lines, "", last, ""])
 
 
 def put(findings: Sequence[Finding], machine: bool) -> None:
     """Print the findings; a standard output that is closed, or of another alphabet, is no matter."""
-    try:
+    broken = (OSError, ValueError, AttributeError)
+    with suppress(*broken):
         stream: Any = sys.stdout
         dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb")
         colour = stream.isatty() and not dull
         stream.reconfigure(errors="backslashreplace")
-        stream.write(as_json(findings) if machine else render(findings, colour))
+        told = json.dumps(report(findings), indent=2) + "\n" if machine else render(findings, colour)
+        stream.write(told)
         stream.flush()
-    except (OSError, ValueError, AttributeError):
-        with suppress(OSError, ValueError, AttributeError):  # else Python tries, and complains, at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    with suppress(*broken):  # else Python tries, and complains, at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -3780,14 +3776,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_log(os.environ)
     notices: list[str] = []
     world = real_world()
-    world = altered(world, notify=notices.append, store=Store(notices.append, world.patience))
+    world.notify, world.store = notices.append, Store(notices.append, world.patience)
     try:
         findings = list(diagnose(arguments.url, world))
     except KeyboardInterrupt:
         return 130
     findings[1:1] = [("notice", "note", text, "") for text in notices]
     put(findings, arguments.json)
-    return 1 if any(state == "wrong" for _, state, *_ in findings) else 0
+    return 0 if report(findings)["ok"] else 1
 
 
 # keyring loads this file by its name: under another, its class would be another keyring to it.

@@ -5042,7 +5042,7 @@ def test_findings_are_rendered() -> None:
     coloured = module.render(FINDINGS, True)
     assert coloured.startswith("\033[32mok   \033[0m  version")
     assert re.sub(r"\033\[[\d;]*m", "", coloured) == PLAIN
-    report = json.loads(module.as_json(FINDINGS))
+    report = module.report(FINDINGS)
     assert report["findings"][1] == {"topic": "uv", "state": "note", "text": "not used", "mend": "use it"}
     assert {key: report[key] for key in ("version", "ok", "next")} == {
         "version": module.__version__,
@@ -5121,7 +5121,7 @@ def test_the_doctor_goes_on_where_a_check_falls_over() -> None:
         each for each in topics if each != "uv settings" or sys.version_info >= (3, 11)
     ]
     assert {"version", "address"} < {topic for topic, *_ in found}
-    assert module.next_step(found) == "report it, with this output"
+    assert module.report(found)["next"] == "report it, with this output"
 
 
 # --- effects ----------------------------------------------------------------------------------
