@@ -1033,29 +1033,24 @@ REMEDIES: Final[Mapping[str, str]] = {
     "700212": "no federated credential of the application has this audience",
     "700213": "no federated credential of the application has this subject",
 }
-ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 VM_TAG: Final = b"7783-7084-3265-9085-8269-3286-77"  # of every Azure VM's chassis
 VM_HOST: Final = "http://169.254.169.254"
-VM_TAG_FILE: Final = "/sys/class/dmi/id/chassis_asset_tag"
-ARC_AGENT: Final = "/opt/azcmagent/bin/himds"
-ARC_ENDPOINT: Final = "http://localhost:40342/metadata/identity/oauth2/token"
 ARC_VERSION: Final = "2020-06-01"
-ARC_TOKENS: Final = "/var/opt/azcmagent/tokens"
-ARC_KEY: Final = 4096  # characters
+METADATA: Final[Mapping[str, str]] = {"Metadata": "true"}
+METADATA_PATH: Final = "/metadata/identity/oauth2/token"
 LOCAL: Final = r"https://|http://(?:localhost|127\.[\d.]+|169\.254\.[\d.]+|\[::1\])(?::\d+)?(?:[/?]|$)"
 
 
-def application(source: str, world: World, challenge: Challenge, client: str, **form: str) -> Bearer:
-    """Return the token of an application that proves itself by a form; raises where it does not.
+def application(source: str, world: World, challenge: Challenge, client: str, **proof: str) -> Bearer:
+    """Return the token of an application for the field of a form that proves it; raises without one.
 
     https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
     """
-    base = application_authority(world.environ, challenge)
-    form = {"client_id": client, "grant_type": "client_credentials", **form}
-    if "client_assertion" in form:
-        form["client_assertion_type"] = ASSERTION_TYPE
-    request = form_request(f"{base}/oauth2/v2.0/token", scope=f"{AZURE_DEVOPS}/.default", **form)
-    response = fetch(request, world)
+    url = f"{application_authority(world.environ, challenge)}/oauth2/v2.0/token"
+    if "client_assertion" in proof:
+        proof["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    scope, grant = f"{AZURE_DEVOPS}/.default", "client_credentials"
+    response = fetch(form_request(url, client_id=client, scope=scope, grant_type=grant, **proof), world)
     body = parse_object(response.body)
     if response.status == 200 and is_token(body.get("access_token")):
         return machine_bearer(source, body, world.now())
@@ -1070,15 +1065,14 @@ def application_authority(environ: Mapping[str, str], challenge: Challenge) -> s
 
     The tenant of the environment, or the feed's where the environment names none, or allows it.
     """
-    name, host = first_set(environ, "AZURE_AUTHORITY_HOST")
-    host = (host.strip() or "login.microsoftonline.com").rstrip("/")
+    host = (environ.get("AZURE_AUTHORITY_HOST", "").strip() or "login.microsoftonline.com").rstrip("/")
     host = host if "://" in host else f"https://{host}"
     if not re.fullmatch(r"https://[\w.-]+", host, re.ASCII):
         raise ArtifactsError(
-            f"{name} must be an https address, for example https://login.microsoftonline.com."
+            "AZURE_AUTHORITY_HOST must be an https address, for example https://login.microsoftonline.com."
         )
     _, tenant = first_set(environ, "AZURE_TENANT_ID", "AZURESUBSCRIPTION_TENANT_ID", "tenantId")
-    allowed = environ.get("AZURE_ADDITIONALLY_ALLOWED_TENANTS", "").replace(",", ";").split(";")
+    allowed = re.split("[,;]", environ.get("AZURE_ADDITIONALLY_ALLOWED_TENANTS", ""))
     others = {each.strip().lower() for each in allowed} - {""}
     if not tenant or (others and challenge.tenant and others & {"*", challenge.tenant}):
         tenant = challenge.tenant or ""
@@ -1089,18 +1083,13 @@ def application_authority(environ: Mapping[str, str], challenge: Challenge) -> s
 
 def machine_bearer(source: str, body: Mapping[str, Any], now: float) -> Bearer:
     """Return the token in an answer of an identity endpoint, whose dates come in every form."""
-    payload = claims(str(body["access_token"]))
+    token = str(body["access_token"])
+    payload = claims(token)
     told = body.get("expires_on") or body.get("expiresOn")
-    lasts = number(body.get("expires_in"))
-    known = (
-        number(told),
-        parse_date(told),
-        parse_us_date(told),
-        lasts and now + lasts,
-        number(payload.get("exp")),
-    )
-    expires = next((epoch for epoch in known if epoch), now + HOUR)
-    return Bearer(str(body["access_token"]), expires, source, is_person(payload), account_of(payload))
+    lasts, ends = number(body.get("expires_in")), number(payload.get("exp"))
+    known = (number(told), parse_date(told), parse_us_date(told), lasts and now + lasts, ends)
+    expires = next(filter(None, known), now + HOUR)
+    return Bearer(token, expires, source, is_person(payload), account_of(payload))
 
 
 def parse_us_date(text: object) -> float | None:
@@ -1122,20 +1111,15 @@ def service_principal(world: World, challenge: Challenge) -> Bearer | None:
     if client and secret:
         secret = clean_token(secret, name)
         return application("service_principal", world, challenge, client, client_secret=secret)
-    if client and path:
-        return certified("service_principal", world, challenge, client, path)
-    return None
+    return certified("service_principal", world, challenge, client, path) if client and path else None
 
 
 def certified(source: str, world: World, challenge: Challenge, client: str, path: str) -> Bearer:
     """Return the token of an application with a certificate; raises where there is none to use."""
     name = f"{source}: the certificate {shown(path)}"
-    password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD") or None
-    chain = bool(world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip())
     audience = f"{application_authority(world.environ, challenge)}/oauth2/v2.0/token"
     try:
-        data = world.read(path)
-        assertion = sign_assertion(data, password, client, audience, world.now(), world.random(), chain)
+        assertion = sign_assertion(world.read(path), client, audience, world)
     except ImportError:
         raise ArtifactsError(
             f"{name} needs the extra 'certificate': pip install keyrings.artifacts[certificate]."
@@ -1146,9 +1130,7 @@ def certified(source: str, world: World, challenge: Challenge, client: str, path
     return application(source, world, challenge, client, client_assertion=assertion)
 
 
-def sign_assertion(
-    data: bytes, password: str | None, client: str, audience: str, now: float, nonce: str, chain: bool
-) -> str:
+def sign_assertion(data: bytes, client: str, audience: str, world: World) -> str:
     """Return a JWT by which an application proves itself, signed by the key in a PEM or PFX file.
 
     https://learn.microsoft.com/entra/identity-platform/certificate-credentials: PS256, ten minutes.
@@ -1159,25 +1141,23 @@ def sign_assertion(
     from cryptography.hazmat.primitives.asymmetric import padding, rsa
     from cryptography.hazmat.primitives.serialization import pkcs12
 
-    secret = password.encode() if password else None
+    password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD", "").encode() or None
     if b"-----BEGIN" in data:
-        key: Any = serialization.load_pem_private_key(data, secret)
+        key: Any = serialization.load_pem_private_key(data, password)
         leaf, *rest = x509.load_pem_x509_certificates(data)
     else:
-        found: Any = pkcs12.load_key_and_certificates(data, secret)
+        found: Any = pkcs12.load_key_and_certificates(data, password)
         key, leaf, rest = found
     if not isinstance(key, rsa.RSAPrivateKey) or leaf is None:
         raise ValueError
     ders = [each.public_bytes(serialization.Encoding.DER) for each in (leaf, *rest)]
-    header: dict[str, Any] = {
-        "alg": "PS256",
-        "typ": "JWT",
-        "x5t#S256": base64url(hashlib.sha256(ders[0]).digest()),
-    }
-    if chain:
+    digest = base64url(hashlib.sha256(ders[0]).digest())
+    header: dict[str, Any] = {"alg": "PS256", "typ": "JWT", "x5t#S256": digest}
+    if world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip():
         header["x5c"] = [base64.b64encode(der).decode() for der in ders]
-    body: dict[str, Any] = {"aud": audience, "iss": client, "sub": client, "jti": nonce}
-    body.update({"nbf": int(now), "iat": int(now), "exp": int(now + 10 * MINUTE)})
+    now = int(world.now())
+    body: dict[str, Any] = {"aud": audience, "iss": client, "sub": client, "jti": world.random()}
+    body.update(nbf=now, iat=now, exp=now + int(10 * MINUTE))
     text = ".".join(base64url(json.dumps(part).encode()) for part in (header, body))
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
     return f"{text}.{base64url(key.sign(text.encode(), pss, hashes.SHA256()))}"
@@ -1190,55 +1170,39 @@ def workload_identity(world: World, challenge: Challenge) -> Bearer | None:
     """
     names = ("AZURE_CLIENT_ID", "AZURESUBSCRIPTION_CLIENT_ID", "servicePrincipalId")
     _, client = first_set(world.environ, *names)
-    assertion = client and next(filter(None, (issue(world) for issue in ISSUERS)), None)
-    if not assertion:
+    proof = client and federated_assertion(world)
+    if not proof:
         return None
-    return application("workload_identity", world, challenge, client, client_assertion=assertion)
+    return application("workload_identity", world, challenge, client, client_assertion=proof)
 
 
-def from_token_file(world: World) -> str | None:
-    """The assertion that Kubernetes keeps in a file."""
-    name, path = first_set(world.environ, "AZURE_FEDERATED_TOKEN_FILE")
-    return read_secret(world, path, f"{name} ({shown(path)})") if name else None
+def federated_assertion(world: World) -> str:
+    """Return what the first issuer that the variables name vouches with, `""` where they name none.
 
-
-def from_pipelines_task(world: World) -> str | None:
-    """The assertion that the task AzureCLI@2 of Azure Pipelines puts into the environment."""
-    return world.environ.get("idToken") or None
-
-
-def from_github(world: World) -> str | None:
-    """The assertion of a GitHub Actions job with `permissions: id-token: write`.
-
-    https://docs.github.com/actions/reference/openid-connect-reference; the URL has a query already.
-    """
-    url = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
-    token = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
-    if not url or not token:
-        return None
-    url += ("&" if "?" in url else "?") + urlencode({"audience": "api://AzureADTokenExchange"})
-    headers = {**_HEADERS, "Authorization": f"bearer {clean_token(token, 'ACTIONS_ID_TOKEN_REQUEST_TOKEN')}"}
-    return issued("GitHub Actions", "value", Request("GET", url, headers), world)
-
-
-def from_azure_pipelines(world: World) -> str | None:
-    """The assertion of an Azure Pipelines job for a service connection.
-
+    Kubernetes keeps it in a file, AzureCLI@2 of Azure Pipelines in a variable; a job asks for its own:
+    https://docs.github.com/actions/reference/openid-connect-reference, a URL that has a query already;
     https://learn.microsoft.com/rest/api/azure/devops/distributedtask/oidctoken/create
     """
-    url = world.environ.get("SYSTEM_OIDCREQUESTURI")
-    token = world.environ.get("SYSTEM_ACCESSTOKEN")
-    connection = world.environ.get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
-    if not url or not token or not connection:
-        return None
-    url += "?" + urlencode({"api-version": "7.1", "serviceConnectionId": connection})
-    headers = {**_HEADERS, "Authorization": f"Bearer {clean_token(token, 'SYSTEM_ACCESSTOKEN')}"}
-    headers["Content-Type"] = "application/json"
-    return issued("Azure Pipelines", "oidcToken", Request("POST", url, headers, b""), world)
-
-
-# Each returns `None` where its variables are not set.
-ISSUERS: Final = (from_token_file, from_pipelines_task, from_github, from_azure_pipelines)
+    get = world.environ.get
+    name, path = first_set(world.environ, "AZURE_FEDERATED_TOKEN_FILE")
+    if name:
+        return read_secret(world, path, f"{name} ({shown(path)})")
+    if get("idToken"):
+        return world.environ["idToken"]
+    name = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
+    url, token = get("ACTIONS_ID_TOKEN_REQUEST_URL"), get(name)
+    if url and token:
+        url += ("&" if "?" in url else "?") + urlencode({"audience": "api://AzureADTokenExchange"})
+        headers = {**_HEADERS, "Authorization": f"bearer {clean_token(token, name)}"}
+        return issued("GitHub Actions", "value", Request("GET", url, headers), world)
+    name, connection = "SYSTEM_ACCESSTOKEN", get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
+    url, token = get("SYSTEM_OIDCREQUESTURI"), get(name)
+    if url and token and connection:
+        url += "?" + urlencode({"api-version": "7.1", "serviceConnectionId": connection})
+        headers = {**_HEADERS, "Authorization": f"Bearer {clean_token(token, name)}"}
+        headers["Content-Type"] = "application/json"
+        return issued("Azure Pipelines", "oidcToken", Request("POST", url, headers, b""), world)
+    return ""
 
 
 def issued(who: str, key: str, request: Request, world: World) -> str:
@@ -1251,19 +1215,19 @@ def issued(who: str, key: str, request: Request, world: World) -> str:
         response = fetch(request, world)
     except NetworkError as error:  # of this job's host alone
         raise ArtifactsError(f"workload_identity: {error}") from None
-    assertion = parse_object(response.body).get(key)
-    if response.status != 200 or not is_token(assertion):
+    found = parse_object(response.body).get(key)
+    if response.status != 200 or not is_token(found):
         raise ArtifactsError(
             f"workload_identity: {who} issued no token ({response.status}): check that the job may have one."
         )
-    return str(assertion)
+    return str(found)
 
 
 def feed_endpoint(world: World, challenge: Challenge) -> Bearer | None:
     """Return the token of the identity that artifacts-credprovider's JSON names for a feed, or `None`.
 
-    `{"endpointCredentials": [{"endpoint": URL, "clientId": id, "clientCertificateFilePath":
-    optional}]}`; without a certificate the machine's managed identity, `system` for its own.
+    An entry has a `clientId`, `system` for the machine's own identity, and an application's has a
+    `clientCertificateFilePath`; without one the identity is a managed one.
     """
     name, text = first_set(world.environ, "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS")
     found = endpoint_for(challenge.feed, parse_endpoints(text, name)) if name else None
@@ -1290,23 +1254,27 @@ def managed_identity(world: World, challenge: Challenge) -> Bearer | None:
 
 def wants_vm(environ: Mapping[str, str]) -> bool:
     """Whether the environment means the identity of an Azure VM: by name, host, or a client alone."""
+    chosen = environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").lower()
+    if environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or managed_identity.__name__ in chosen:
+        return True
     proofs = ("CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "FEDERATED_TOKEN_FILE", "USERNAME")
-    alone = not any(environ.get(f"AZURE_{name}") for name in proofs)
-    alone = alone and not environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
-    return (
-        bool(environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST"))
-        or managed_identity.__name__ in environ.get("KEYRINGS_ARTIFACTS_SOURCES", "").lower()
-        or bool(alone and environ.get("AZURE_CLIENT_ID", "").strip())
-    )
+    others = (*(f"AZURE_{name}" for name in proofs), "ACTIONS_ID_TOKEN_REQUEST_URL")
+    return bool(environ.get("AZURE_CLIENT_ID", "").strip()) and not any(map(environ.get, others))
 
 
 def identity_token(source: str, world: World, client: str, asked: bool) -> Bearer | None:
-    """Return a managed identity's token, or `None` where there is none and none was `asked` for."""
-    hosted = identity_request(world.environ, client, world.which(ARC_AGENT) is not None)
-    if hosted is None and not asked and not on_vm(world):
+    """Return a managed identity's token, or `None` where there is none and none was `asked` for.
+
+    https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+    """
+    environ = world.environ
+    hosted = identity_request(environ, client, world.which("/opt/azcmagent/bin/himds") is not None)
+    if not (hosted or asked or on_vm(world)):
         return None
+    host = environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "").strip().rstrip("/") or VM_HOST
     try:
-        return identity_answer(source, hosted or vm_request(world.environ, client), world)
+        request = hosted or local_get(host + METADATA_PATH, "2018-02-01", METADATA, client_id=client)
+        return identity_answer(source, request, world)
     except ArtifactsError as error:
         if hosted or asked:
             name = f"{source}: " if isinstance(error, NetworkError) else ""
@@ -1318,7 +1286,7 @@ def identity_token(source: str, world: World, client: str, asked: bool) -> Beare
 def on_vm(world: World) -> bool:
     """Whether this machine says that it is one of Azure's."""
     with suppress(OSError):
-        return world.read(VM_TAG_FILE).strip() == VM_TAG
+        return world.read("/sys/class/dmi/id/chassis_asset_tag").strip() == VM_TAG
     return False
 
 
@@ -1327,12 +1295,13 @@ def identity_answer(source: str, request: Request, world: World) -> Bearer:
     if not re.match(LOCAL, request.url):
         host = shown(authority_of(request.url), 80)
         raise ArtifactsError(f"{source}: {host} is neither this machine nor https: it is not asked.")
+    arc = ARC_VERSION in request.url
     response = fetch(request, world)
-    if response.status == 401 and ARC_VERSION in request.url:
+    if arc and response.status == 401:
         response = fetch(arc_request(source, request, response, world), world)
     body = parse_object(response.body)
     wanted = dict(parse_qsl(urlsplit(request.url).query)).get("client_id")
-    if ARC_VERSION in request.url and wanted and response.status == 200 and body.get("client_id") != wanted:
+    if arc and wanted and response.status == 200 and body.get("client_id") != wanted:
         raise ArtifactsError(
             f"{source}: this machine's agent of Azure Arc is too old to give another identity than its own: "
             "update it, or unset AZURE_CLIENT_ID."
@@ -1353,37 +1322,26 @@ def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Requ
     """Return the request for a token to the platform that hosts this process, `None` for none.
 
     https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/overview and the
-    platforms' own pages: Service Fabric, App Service (Functions, Container Apps), Azure ML, Arc,
-    Cloud Shell; `arc` tells whether Arc's agent is installed.
+    platforms' own pages; `arc` tells whether Arc's agent is installed.
     """
-    endpoint, header = environ.get("IDENTITY_ENDPOINT", ""), environ.get("IDENTITY_HEADER", "")
+    names = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_ENDPOINT", "MSI_SECRET")
+    endpoint, header, msi, secret = (environ.get(name, "") for name in names)
     pin = re.sub(r"[\s:]", "", environ.get("IDENTITY_SERVER_THUMBPRINT", ""))
-    msi, secret = environ.get("MSI_ENDPOINT", ""), environ.get("MSI_SECRET", "")
-    metadata = {"Metadata": "true"}
-    if endpoint and header and pin:
+    if endpoint and header and pin:  # Service Fabric
         if not re.fullmatch(r"[0-9A-Fa-f]{40}", pin):
             raise ArtifactsError("managed_identity: IDENTITY_SERVER_THUMBPRINT is not a SHA-1 thumbprint.")
         return replace(local_get(endpoint, "2019-07-01-preview", {"Secret": header}), pin=pin)
-    if endpoint and header:
-        return local_get(endpoint, "2019-08-01", {"X-IDENTITY-HEADER": header, **metadata}, client_id=client)
-    if msi and secret:
+    if endpoint and header:  # App Service, Functions, Container Apps
+        return local_get(endpoint, "2019-08-01", {"X-IDENTITY-HEADER": header, **METADATA}, client_id=client)
+    if msi and secret:  # Azure ML
         return local_get(msi, "2017-09-01", {"secret": secret}, clientid=client)
     if (endpoint and environ.get("IMDS_ENDPOINT")) or (arc and not msi):
-        return local_get(endpoint or ARC_ENDPOINT, ARC_VERSION, metadata, client_id=client)
-    if msi:
-        headers = {**metadata, "Content-Type": "application/x-www-form-urlencoded"}
+        url = endpoint or f"http://localhost:40342{METADATA_PATH}"
+        return local_get(url, ARC_VERSION, METADATA, client_id=client)
+    if msi:  # Cloud Shell
+        headers = {**METADATA, "Content-Type": "application/x-www-form-urlencoded"}
         return Request("POST", msi, headers, urlencode({"resource": AZURE_DEVOPS}).encode(), direct=True)
     return None
-
-
-def vm_request(environ: Mapping[str, str], client: str) -> Request:
-    """Return the request for a token to the endpoint of an Azure VM.
-
-    https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
-    """
-    host = environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "").strip().rstrip("/") or VM_HOST
-    url = f"{host}/metadata/identity/oauth2/token"
-    return local_get(url, "2018-02-01", {"Metadata": "true"}, client_id=client)
 
 
 def local_get(url: str, version: str, headers: Mapping[str, str], **selector: str) -> Request:
@@ -1400,17 +1358,14 @@ def arc_request(source: str, request: Request, response: Response, world: World)
     read where Arc keeps such files, and nowhere else.
     """
     match = re.fullmatch(r"Basic realm=(.+)", ", ".join(response.lines("www-authenticate")), re.IGNORECASE)
-    path = match[1].strip('"') if match else ""
+    path, key = match[1].strip('"') if match else "", ""
     folder, _, name = path.replace("\\", "/").rpartition("/")
     program_data = world.environ.get("ProgramData", "").replace("\\", "/")
-    places = (ARC_TOKENS, program_data + "/AzureConnectedMachineAgent/Tokens")
-    try:
-        if folder not in places or not re.fullmatch(r"[\w-]+\.key", name) or not world.of_system(path):
-            raise PermissionError
-        key = world.read(path).decode("ascii").strip()
-    except (OSError, ValueError):
-        key = ""
-    if not is_token(key) or len(key) > ARC_KEY:
+    places = ("/var/opt/azcmagent/tokens", f"{program_data}/AzureConnectedMachineAgent/Tokens")
+    with suppress(OSError, ValueError):
+        if folder in places and re.fullmatch(r"[\w-]+\.key", name) and world.of_system(path):
+            key = world.read(path).decode("ascii").strip()
+    if not is_token(key) or len(key) > 4096:
         raise ArtifactsError(
             f"{source}: the key file of Azure Arc cannot be read ({shown(path, 80)}): add this user to "
             "the group himds."
@@ -1431,25 +1386,24 @@ class Tool(NamedTuple):
     login: str
 
 
-def run_tool(tool: Tool, world: World, command: Sequence[str], seconds: float) -> Completed:
+def run_tool(tool: Tool, world: World, command: Sequence[str], seconds: float = AZ_SECONDS) -> Completed:
     """Return how a tool ended; raises where it did not start or end."""
     seconds = min(seconds, world.patience.left())
     if seconds < 1:
         raise ArtifactsError(f"{tool.source}: {tool.name} was not asked: {TOO_LATE}")
     try:
         done = world.run(command, seconds)
+    except TimeoutError:
+        problem = (
+            f"did not answer within {seconds:.0f} seconds. Run '{tool.check}' to see what it waits for, "
+            "then try again."
+        )
+    except OSError as error:
+        problem = f"could not be started ({shown(error.strerror)}): repair or reinstall it."
+    else:
         log.debug("%s: %s ended with %s", tool.source, tool.name, done.returncode)
         return done
-    except TimeoutError:
-        raise ArtifactsError(
-            f"{tool.source}: {tool.name} did not answer within {seconds:.0f} seconds. Run '{tool.check}' "
-            "to see what it waits for, then try again."
-        ) from None
-    except OSError as error:
-        raise ArtifactsError(
-            f"{tool.source}: {tool.name} could not be started ({shown(error.strerror)}): repair or "
-            "reinstall it."
-        ) from None
+    raise ArtifactsError(f"{tool.source}: {tool.name} {problem}")
 
 
 def read_tool(tool: Tool, done: Completed, now: float) -> Bearer:
@@ -1458,26 +1412,24 @@ def read_tool(tool: Tool, done: Completed, now: float) -> Bearer:
     Its own words may hold anything and are not shown; its codes are. Of the dates, az's
     `expires_on` is an epoch (since 2.54) and its `expiresOn`, in local time, is not used.
     """
-    code = re.search(r"AADSTS\d{4,8}", done.stderr)
-    if done.returncode and code:
-        raise ArtifactsError(f"{tool.source}: Entra wants a new sign-in ({code[0]}): run '{tool.login}'.")
-    if done.returncode and re.search(
-        r"az login|az account set|azd auth login|Connect-AzAccount", done.stderr
-    ):
-        raise ArtifactsError(f"{tool.source}: nobody is signed in to {tool.title}: run '{tool.login}'.")
-    if done.returncode:
-        raise ArtifactsError(
-            f"{tool.source}: {tool.name} failed. Run '{tool.check}' to see why, or sign in again with "
-            f"'{tool.login}'."
-        )
     data = parse_object(done.stdout)
     token = data.get("accessToken") or data.get("token")
-    if not is_token(token):
-        raise ArtifactsError(
-            f"{tool.source}: {tool.name} printed something that is not a token. Run '{tool.check}' to see "
-            f"what, and update {tool.name} if it looks right."
+    if not done.returncode and is_token(token):
+        told = {"access_token": token, "expires_on": data.get("expires_on")}
+        return machine_bearer(tool.source, told, now)
+    code = re.search(r"AADSTS\d{4,8}", done.stderr)
+    if not done.returncode:
+        problem = (
+            f"{tool.name} printed something that is not a token. Run '{tool.check}' to see what, and "
+            f"update {tool.name} if it looks right."
         )
-    return machine_bearer(tool.source, {"access_token": token, "expires_on": data.get("expires_on")}, now)
+    elif code:
+        problem = f"Entra wants a new sign-in ({code[0]}): run '{tool.login}'."
+    elif re.search(r"az login|az account set|azd auth login|Connect-AzAccount", done.stderr):
+        problem = f"nobody is signed in to {tool.title}: run '{tool.login}'."
+    else:
+        problem = f"{tool.name} failed. Run '{tool.check}' to see why, or sign in again with '{tool.login}'."
+    raise ArtifactsError(f"{tool.source}: {problem}")
 
 
 def codespaces(world: World, challenge: Challenge) -> Bearer | None:
@@ -1503,14 +1455,14 @@ def azure_cli(world: World, challenge: Challenge) -> Bearer | None:
     az = world.which("az")
     if az is None:
         return None
-    tenant = challenge.tenant
-    tool = Tool("azure_cli", "az", "the Azure CLI", "az account get-access-token", az_login(tenant))
+    tenant = ["--tenant", challenge.tenant] if challenge.tenant else []
+    login = az_login(challenge.tenant)
+    tool = Tool("azure_cli", "az", "the Azure CLI", "az account get-access-token", login)
     command = [az, "account", "get-access-token", "--output", "json", "--resource", AZURE_DEVOPS]
-    extra = ["--tenant", tenant] if tenant else []
-    done = run_tool(tool, world, command + extra, AZ_SECONDS)
+    done = run_tool(tool, world, command + tenant)
     # A managed identity has one tenant, and takes no other.
     if done.returncode and re.search("Tenant shouldn't be specified|non-current tenants", done.stderr):
-        done = run_tool(tool, world, command, AZ_SECONDS)
+        done = run_tool(tool, world, command)
     return read_tool(tool, done, world.now())
 
 
@@ -1526,7 +1478,7 @@ def azure_developer_cli(world: World, challenge: Challenge) -> Bearer | None:
     login = " ".join(["azd auth login", *tenant])
     tool = Tool("azure_developer_cli", "azd", "the Azure Developer CLI", "azd auth token", login)
     command = [azd, "auth", "token", "--output", "json", "--no-prompt", "--scope", f"{AZURE_DEVOPS}/.default"]
-    return read_tool(tool, run_tool(tool, world, command + tenant, AZ_SECONDS), world.now())
+    return read_tool(tool, run_tool(tool, world, command + tenant), world.now())
 
 
 # Az.Accounts answers with a SecureString since 5.0. 77: it is not installed.
@@ -1553,7 +1505,7 @@ def azure_powershell(world: World, challenge: Challenge) -> Bearer | None:
     tool = Tool("azure_powershell", "Azure PowerShell", "Azure PowerShell", "Get-AzAccessToken", login)
     script = POWERSHELL.format(resource=AZURE_DEVOPS, tenant=tenant).encode("utf-16-le")
     command = [program, "-NoProfile", "-NonInteractive", "-EncodedCommand", base64.b64encode(script).decode()]
-    done = run_tool(tool, world, command, AZ_SECONDS)
+    done = run_tool(tool, world, command)
     return None if done.returncode == 77 else read_tool(tool, done, world.now())
 
 
