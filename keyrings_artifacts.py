@@ -1117,9 +1117,12 @@ def service_principal(world: World, challenge: Challenge) -> Bearer | None:
 def certified(source: str, world: World, challenge: Challenge, client: str, path: str) -> Bearer:
     """Return the token of an application with a certificate; raises where there is none to use."""
     name = f"{source}: the certificate {shown(path)}"
+    password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD") or None
+    chain = bool(world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip())
     audience = f"{application_authority(world.environ, challenge)}/oauth2/v2.0/token"
     try:
-        assertion = sign_assertion(world.read(path), client, audience, world)
+        data = world.read(path)
+        assertion = sign_assertion(data, password, client, audience, world.now(), world.random(), chain)
     except ImportError:
         raise ArtifactsError(
             f"{name} needs the extra 'certificate': pip install keyrings.artifacts[certificate]."
@@ -1130,7 +1133,9 @@ def certified(source: str, world: World, challenge: Challenge, client: str, path
     return application(source, world, challenge, client, client_assertion=assertion)
 
 
-def sign_assertion(data: bytes, client: str, audience: str, world: World) -> str:
+def sign_assertion(
+    data: bytes, password: str | None, client: str, audience: str, now: float, nonce: str, chain: bool
+) -> str:
     """Return a JWT by which an application proves itself, signed by the key in a PEM or PFX file.
 
     https://learn.microsoft.com/entra/identity-platform/certificate-credentials: PS256, ten minutes.
@@ -1141,23 +1146,25 @@ def sign_assertion(data: bytes, client: str, audience: str, world: World) -> str
     from cryptography.hazmat.primitives.asymmetric import padding, rsa
     from cryptography.hazmat.primitives.serialization import pkcs12
 
-    password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD", "").encode() or None
+    secret = password.encode() if password else None
     if b"-----BEGIN" in data:
-        key: Any = serialization.load_pem_private_key(data, password)
+        key: Any = serialization.load_pem_private_key(data, secret)
         leaf, *rest = x509.load_pem_x509_certificates(data)
     else:
-        found: Any = pkcs12.load_key_and_certificates(data, password)
+        found: Any = pkcs12.load_key_and_certificates(data, secret)
         key, leaf, rest = found
     if not isinstance(key, rsa.RSAPrivateKey) or leaf is None:
         raise ValueError
     ders = [each.public_bytes(serialization.Encoding.DER) for each in (leaf, *rest)]
-    digest = base64url(hashlib.sha256(ders[0]).digest())
-    header: dict[str, Any] = {"alg": "PS256", "typ": "JWT", "x5t#S256": digest}
-    if world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip():
+    header: dict[str, Any] = {
+        "alg": "PS256",
+        "typ": "JWT",
+        "x5t#S256": base64url(hashlib.sha256(ders[0]).digest()),
+    }
+    if chain:
         header["x5c"] = [base64.b64encode(der).decode() for der in ders]
-    now = int(world.now())
-    body: dict[str, Any] = {"aud": audience, "iss": client, "sub": client, "jti": world.random()}
-    body.update(nbf=now, iat=now, exp=now + int(10 * MINUTE))
+    body: dict[str, Any] = {"aud": audience, "iss": client, "sub": client, "jti": nonce}
+    body.update({"nbf": int(now), "iat": int(now), "exp": int(now + 10 * MINUTE)})
     text = ".".join(base64url(json.dumps(part).encode()) for part in (header, body))
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length=32)
     return f"{text}.{base64url(key.sign(text.encode(), pss, hashes.SHA256()))}"
@@ -1170,39 +1177,55 @@ def workload_identity(world: World, challenge: Challenge) -> Bearer | None:
     """
     names = ("AZURE_CLIENT_ID", "AZURESUBSCRIPTION_CLIENT_ID", "servicePrincipalId")
     _, client = first_set(world.environ, *names)
-    proof = client and federated_assertion(world)
-    if not proof:
+    assertion = client and next(filter(None, (issue(world) for issue in ISSUERS)), None)
+    if not assertion:
         return None
-    return application("workload_identity", world, challenge, client, client_assertion=proof)
+    return application("workload_identity", world, challenge, client, client_assertion=assertion)
 
 
-def federated_assertion(world: World) -> str:
-    """Return what the first issuer that the variables name vouches with, `""` where they name none.
+def from_token_file(world: World) -> str | None:
+    """The assertion that Kubernetes keeps in a file."""
+    name, path = first_set(world.environ, "AZURE_FEDERATED_TOKEN_FILE")
+    return read_secret(world, path, f"{name} ({shown(path)})") if name else None
 
-    Kubernetes keeps it in a file, AzureCLI@2 of Azure Pipelines in a variable; a job asks for its own:
-    https://docs.github.com/actions/reference/openid-connect-reference, a URL that has a query already;
+
+def from_pipelines_task(world: World) -> str | None:
+    """The assertion that the task AzureCLI@2 of Azure Pipelines puts into the environment."""
+    return world.environ.get("idToken") or None
+
+
+def from_github(world: World) -> str | None:
+    """The assertion of a GitHub Actions job with `permissions: id-token: write`.
+
+    https://docs.github.com/actions/reference/openid-connect-reference; the URL has a query already.
+    """
+    url = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    token = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    if not url or not token:
+        return None
+    url += ("&" if "?" in url else "?") + urlencode({"audience": "api://AzureADTokenExchange"})
+    headers = {**_HEADERS, "Authorization": f"bearer {clean_token(token, 'ACTIONS_ID_TOKEN_REQUEST_TOKEN')}"}
+    return issued("GitHub Actions", "value", Request("GET", url, headers), world)
+
+
+def from_azure_pipelines(world: World) -> str | None:
+    """The assertion of an Azure Pipelines job for a service connection.
+
     https://learn.microsoft.com/rest/api/azure/devops/distributedtask/oidctoken/create
     """
-    get = world.environ.get
-    name, path = first_set(world.environ, "AZURE_FEDERATED_TOKEN_FILE")
-    if name:
-        return read_secret(world, path, f"{name} ({shown(path)})")
-    if get("idToken"):
-        return world.environ["idToken"]
-    name = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
-    url, token = get("ACTIONS_ID_TOKEN_REQUEST_URL"), get(name)
-    if url and token:
-        url += ("&" if "?" in url else "?") + urlencode({"audience": "api://AzureADTokenExchange"})
-        headers = {**_HEADERS, "Authorization": f"bearer {clean_token(token, name)}"}
-        return issued("GitHub Actions", "value", Request("GET", url, headers), world)
-    name, connection = "SYSTEM_ACCESSTOKEN", get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
-    url, token = get("SYSTEM_OIDCREQUESTURI"), get(name)
-    if url and token and connection:
-        url += "?" + urlencode({"api-version": "7.1", "serviceConnectionId": connection})
-        headers = {**_HEADERS, "Authorization": f"Bearer {clean_token(token, name)}"}
-        headers["Content-Type"] = "application/json"
-        return issued("Azure Pipelines", "oidcToken", Request("POST", url, headers, b""), world)
-    return ""
+    url = world.environ.get("SYSTEM_OIDCREQUESTURI")
+    token = world.environ.get("SYSTEM_ACCESSTOKEN")
+    connection = world.environ.get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
+    if not url or not token or not connection:
+        return None
+    url += "?" + urlencode({"api-version": "7.1", "serviceConnectionId": connection})
+    headers = {**_HEADERS, "Authorization": f"Bearer {clean_token(token, 'SYSTEM_ACCESSTOKEN')}"}
+    headers["Content-Type"] = "application/json"
+    return issued("Azure Pipelines", "oidcToken", Request("POST", url, headers, b""), world)
+
+
+# Each returns `None` where its variables are not set.
+ISSUERS: Final = (from_token_file, from_pipelines_task, from_github, from_azure_pipelines)
 
 
 def issued(who: str, key: str, request: Request, world: World) -> str:
