@@ -2633,8 +2633,10 @@ def of_system(path: str) -> bool:
     """Whether a file belongs to the system's user, or Azure Arc's; Windows keeps the place by rights."""
     if os.name == "nt":
         return True
+    import pwd
+
     with suppress(OSError, KeyError):  # a user without a name
-        return Path(path).owner() in ("root", "himds")
+        return pwd.getpwuid(os.stat(path).st_uid).pw_name in ("root", "himds")
     return False
 
 
