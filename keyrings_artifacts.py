@@ -214,6 +214,7 @@ class Request(Value):
     headers: Mapping[str, str]
     body: bytes | None = None
     body_limit: int = MAX_BODY
+    why: bool = False  # with 0: the body of a refusal all the same, which tells why
     tries: int = TRIES
     direct: bool = False  # past any proxy: to this machine itself
     pin: str = ""  # SHA-1 or SHA-256 of the certificate that is trusted in place of all others
@@ -1033,6 +1034,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "700212": "no federated credential of the application has this audience",
     "700213": "no federated credential of the application has this subject",
 }
+TENANT_VARIABLES: Final = ("AZURE_TENANT_ID", "AZURESUBSCRIPTION_TENANT_ID", "tenantId")
 VM_TAG: Final = b"7783-7084-3265-9085-8269-3286-77"  # of every Azure VM's chassis
 VM_HOST: Final = "http://169.254.169.254"
 ARC_VERSION: Final = "2020-06-01"
@@ -1053,7 +1055,7 @@ def application(source: str, world: World, challenge: Challenge, client: str, **
     response = fetch(form_request(url, client_id=client, scope=scope, grant_type=grant, **proof), world)
     body = parse_object(response.body)
     if response.status == 200 and is_token(body.get("access_token")):
-        return machine_bearer(source, body, world.now())
+        return replace(machine_bearer(source, body, world.now()), person=False)  # whatever it looks like
     match = re.search(r"AADSTS(\d{4,8})", str(body.get("error_description")))
     code = match[0] if match else shown(body.get("error") or response.status, 40)
     remedy = REMEDIES.get(match[1] if match else "", "check its configuration, and its access to Entra")
@@ -1071,7 +1073,7 @@ def application_authority(environ: Mapping[str, str], challenge: Challenge) -> s
         raise ArtifactsError(
             "AZURE_AUTHORITY_HOST must be an https address, for example https://login.microsoftonline.com."
         )
-    _, tenant = first_set(environ, "AZURE_TENANT_ID", "AZURESUBSCRIPTION_TENANT_ID", "tenantId")
+    _, tenant = first_set(environ, *TENANT_VARIABLES)
     allowed = re.split("[,;]", environ.get("AZURE_ADDITIONALLY_ALLOWED_TENANTS", ""))
     others = {each.strip().lower() for each in allowed} - {""}
     if not tenant or (others and challenge.tenant and others & {"*", challenge.tenant}):
@@ -1099,26 +1101,27 @@ def parse_us_date(text: object) -> float | None:
     """
     for form in ("%m/%d/%Y %H:%M:%S %z", "%m/%d/%Y %I:%M:%S %p %z"):
         with suppress(ValueError):
-            return datetime.datetime.strptime(str(text), form).timestamp()
+            zoned = text if re.search("[+-]", str(text)) else f"{text} +00:00"
+            return datetime.datetime.strptime(str(zoned), form).timestamp()
     return None
 
 
 def service_principal(world: World, challenge: Challenge) -> Bearer | None:
     """Return the token of an application with a secret or a certificate, or `None` without one."""
-    _, client = first_set(world.environ, "AZURE_CLIENT_ID", "servicePrincipalId")
+    client = first_set(world.environ, "AZURE_CLIENT_ID", "servicePrincipalId")[1].strip()
     name, secret = first_set(world.environ, "AZURE_CLIENT_SECRET", "servicePrincipalKey")
     path = world.environ.get("AZURE_CLIENT_CERTIFICATE_PATH", "").strip()
     if client and secret:
         secret = clean_token(secret, name)
         return application("service_principal", world, challenge, client, client_secret=secret)
-    return certified("service_principal", world, challenge, client, path) if client and path else None
+    return certified("service_principal", world, challenge, client, path, False) if client and path else None
 
 
-def certified(source: str, world: World, challenge: Challenge, client: str, path: str) -> Bearer:
+def certified(source: str, world: World, challenge: Challenge, client: str, path: str, sni: bool) -> Bearer:
     """Return the token of an application with a certificate; raises where there is none to use."""
     name = f"{source}: the certificate {shown(path)}"
     password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD") or None
-    chain = bool(world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip())
+    chain = sni or bool(world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip())
     audience = f"{application_authority(world.environ, challenge)}/oauth2/v2.0/token"
     try:
         data = world.read(path)
@@ -1148,7 +1151,7 @@ def sign_assertion(
 
     secret = password.encode() if password else None
     if b"-----BEGIN" in data:
-        key: Any = serialization.load_pem_private_key(data, secret)
+        key: Any = serialization.load_pem_private_key(data, secret if b"ENCRYPTED" in data else None)
         leaf, *rest = x509.load_pem_x509_certificates(data)
     else:
         found: Any = pkcs12.load_key_and_certificates(data, secret)
@@ -1176,7 +1179,7 @@ def workload_identity(world: World, challenge: Challenge) -> Bearer | None:
     https://learn.microsoft.com/entra/workload-id/workload-identity-federation
     """
     names = ("AZURE_CLIENT_ID", "AZURESUBSCRIPTION_CLIENT_ID", "servicePrincipalId")
-    _, client = first_set(world.environ, *names)
+    client = first_set(world.environ, *names)[1].strip()
     assertion = client and next(filter(None, (issue(world) for issue in ISSUERS)), None)
     if not assertion:
         return None
@@ -1262,7 +1265,7 @@ def feed_endpoint(world: World, challenge: Challenge) -> Bearer | None:
             f"{name} needs a clientId, and the certificate, where there is one, as clientCertificateFilePath."
         )
     if path:
-        return certified("feed_endpoint", world, challenge, client, path)
+        return certified("feed_endpoint", world, challenge, client, path, True)  # as artifacts-credprovider
     return identity_token("feed_endpoint", world, "" if client.lower() == "system" else client, True)
 
 
@@ -1324,13 +1327,16 @@ def identity_answer(source: str, request: Request, world: World) -> Bearer:
         response = fetch(arc_request(source, request, response, world), world)
     body = parse_object(response.body)
     wanted = dict(parse_qsl(urlsplit(request.url).query)).get("client_id")
-    if arc and wanted and response.status == 200 and body.get("client_id") != wanted:
+    if arc and wanted and response.status == 200 and str(body.get("client_id")).lower() != wanted.lower():
         raise ArtifactsError(
             f"{source}: this machine's agent of Azure Arc is too old to give another identity than its own: "
             "update it, or unset AZURE_CLIENT_ID."
         )
     if response.status == 200 and is_token(body.get("access_token")):
-        return machine_bearer(source, body, world.now())
+        bearer = machine_bearer(source, body, world.now())
+        if request.method == "POST" or {"scp", "idtyp", "upn"} & claims(bearer.token).keys():
+            return bearer  # the token of Cloud Shell is a person's
+        return replace(bearer, person=False)
     told = body.get("error_description") or body.get("message") or body.get("error") or ""
     told = str(told.get("code") if isinstance(told, dict) else told)
     for secret in request.headers.values():  # which an endpoint might repeat
@@ -1353,6 +1359,8 @@ def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Requ
     if endpoint and header and pin:  # Service Fabric
         if not re.fullmatch(r"[0-9A-Fa-f]{40}", pin):
             raise ArtifactsError("managed_identity: IDENTITY_SERVER_THUMBPRINT is not a SHA-1 thumbprint.")
+        if not endpoint.lower().startswith("https://"):
+            raise ArtifactsError("managed_identity: IDENTITY_ENDPOINT is not https: it is not asked.")
         return replace(local_get(endpoint, "2019-07-01-preview", {"Secret": header}), pin=pin)
     if endpoint and header:  # App Service, Functions, Container Apps
         return local_get(endpoint, "2019-08-01", {"X-IDENTITY-HEADER": header, **METADATA}, client_id=client)
@@ -1362,6 +1370,10 @@ def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Requ
         url = endpoint or f"http://localhost:40342{METADATA_PATH}"
         return local_get(url, ARC_VERSION, METADATA, client_id=client)
     if msi:  # Cloud Shell
+        if client:
+            raise ArtifactsError(
+                "managed_identity: Cloud Shell has no identity but yours: unset AZURE_CLIENT_ID."
+            )
         headers = {**METADATA, "Content-Type": "application/x-www-form-urlencoded"}
         return Request("POST", msi, headers, urlencode({"resource": AZURE_DEVOPS}).encode(), direct=True)
     return None
@@ -1438,7 +1450,8 @@ def read_tool(tool: Tool, done: Completed, now: float) -> Bearer:
     data = parse_object(done.stdout)
     token = data.get("accessToken") or data.get("token")
     if not done.returncode and is_token(token):
-        told = {"access_token": token, "expires_on": data.get("expires_on")}
+        utc = data.get("expiresOn") if data.get("token") else None  # azd's
+        told = {"access_token": token, "expires_on": data.get("expires_on") or utc}
         return machine_bearer(tool.source, told, now)
     code = re.search(r"AADSTS\d{4,8}", done.stderr)
     if not done.returncode:
@@ -1520,16 +1533,19 @@ def azure_powershell(world: World, challenge: Challenge) -> Bearer | None:
 
     https://learn.microsoft.com/powershell/module/az.accounts/get-azaccesstoken
     """
-    program = world.which("pwsh") or world.which("powershell")
-    if program is None:
+    programs = [path for path in map(world.which, ("pwsh", "powershell")) if path]
+    if not programs:
         return None
     tenant = f"-TenantId {challenge.tenant}" if challenge.tenant else ""
     login = f"Connect-AzAccount {tenant}".strip()
     tool = Tool("azure_powershell", "Azure PowerShell", "Azure PowerShell", "Get-AzAccessToken", login)
     script = POWERSHELL.format(resource=AZURE_DEVOPS, tenant=tenant).encode("utf-16-le")
-    command = [program, "-NoProfile", "-NonInteractive", "-EncodedCommand", base64.b64encode(script).decode()]
-    done = run_tool(tool, world, command)
-    return None if done.returncode == 77 else read_tool(tool, done, world.now())
+    command = ["-NoProfile", "-NonInteractive", "-EncodedCommand", base64.b64encode(script).decode()]
+    for program in programs:  # each has modules of its own
+        done = run_tool(tool, world, [program, *command])
+        if done.returncode != 77:
+            return read_tool(tool, done, world.now())
+    return None
 
 
 # --- signing in -------------------------------------------------------------------------------
@@ -1870,10 +1886,11 @@ IDENTITY_VARIABLES: Final = (
 )
 
 
-def identity(environ: Mapping[str, str]) -> str:
+def identity(environ: Mapping[str, str], feed: Feed | None = None) -> str:
     """Return what tells one identity of the environment's from another, `""` where it names none.
 
-    A session obtained by one is never served to another, nor a person's to any.
+    A session obtained by one is never served to another, nor a person's to any. With a `feed`, also
+    what tells the identities apart that the environment names for the feeds of one organization.
     """
     sources = chosen_sources(environ)
     if not set(MACHINES) & set(sources):
@@ -1881,6 +1898,15 @@ def identity(environ: Mapping[str, str]) -> str:
     found = [f"{name}={environ[name]}" for name in IDENTITY_VARIABLES if environ.get(name)]
     if environ.get("KEYRINGS_ARTIFACTS_SOURCES"):
         found += [source.__name__ for source in sources]
+    if found:
+        found += [f"tenant={first_set(environ, *TENANT_VARIABLES)[1].strip().lower()}"]
+    name, text = first_set(environ, "ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS")
+    if feed and name:
+        with suppress(ArtifactsError):  # which its source tells
+            entries = parse_endpoints(text, name)
+            mine = endpoint_for(feed, entries)
+            if mine and len({entry.get("clientid", "").lower() for entry in entries}) > 1:
+                found += [mine.get("clientid", "").lower()]
     return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
 
 
@@ -1973,7 +1999,7 @@ def new_session(challenge: Challenge, settings: Settings, world: World) -> Sessi
 
 def entry(feed: Feed, world: World) -> str:
     """Return the name under which the store keeps the session of a feed's organization."""
-    return "/".join(filter(None, ["session", feed.organization, identity(world.environ)]))
+    return "/".join(filter(None, ["session", feed.organization, identity(world.environ, feed)]))
 
 
 def fresh_session(feed: Feed, settings: Settings, world: World, latest: bool = False) -> Session | None:
@@ -2098,7 +2124,8 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
             return replace(mint(kind, challenge, bearer, settings, world), asked=asked)
         except PolicyRefused as refusal:
             log.debug("%s refused: %s", kind, refusal)
-    refuse_stranger(challenge, bearer, fetch(check_request(challenge.feed, bearer.token), world))
+    check = replace(check_request(challenge.feed, bearer.token), why=True)
+    refuse_stranger(challenge, bearer, fetch(check, world))
     return Session(
         bearer.token,
         "entra",
@@ -2634,9 +2661,11 @@ def of_system(path: str) -> bool:
     if os.name == "nt":
         return True
     import pwd
+    import stat
 
     with suppress(OSError, KeyError):  # a user without a name
-        return pwd.getpwuid(os.stat(path).st_uid).pw_name in ("root", "himds")
+        status = os.lstat(path)  # a link might lead anywhere
+        return stat.S_ISREG(status.st_mode) and pwd.getpwuid(status.st_uid).pw_name in ("root", "himds")
     return False
 
 
@@ -3085,9 +3114,10 @@ def _send(request: Request) -> Response:
     try:
         if not headers:  # cut off, or no HTTP at all
             raise ConnectionError
-        for part in answer.stream(decode_content=False) if request.body_limit else ():
+        limit = request.body_limit or (MAX_BODY if request.why and answer.status in (401, 403) else 0)
+        for part in answer.stream(decode_content=False) if limit else ():
             body += part
-            if len(body) > request.body_limit:
+            if len(body) > limit:
                 raise NetworkError(
                     f"{authority_of(request.url)} answered with far more than a token: check the address, "
                     "and who is between you and it.",
