@@ -130,6 +130,7 @@ DEVICE_HOSTS: Final = frozenset({"microsoft.com", "www.microsoft.com", "aka.ms",
 # Answers to a refresh token that is worth nothing any more:
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 SPENT: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
+PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})  # Entra's words for a 5xx, with 400
 
 # Browsers that draw in the terminal, which is not ours to draw in.
 TEXT_BROWSERS: Final = frozenset(
@@ -1596,16 +1597,17 @@ def browser_command(
     """
     remote = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "container", "CODESPACES")
     windows = "rundll32.exe url.dll,FileProtocolHandler"
+    wsl = environ.get("WSL_DISTRO_NAME") or environ.get("WSL_INTEROP")
     choices: Sequence[str] = ()
     if environ.get("BROWSER"):
         choices = environ["BROWSER"].split(os.pathsep)
-    elif container or any(map(environ.get, remote)):
+    elif any(map(environ.get, remote)) or (container and not wsl):  # a distribution made from an image
         return None
     elif system == "darwin":
         return ["/usr/bin/open", "%s"]
     elif system == "win32":
         choices = (windows,)
-    elif environ.get("WSL_DISTRO_NAME") or environ.get("WSL_INTEROP"):
+    elif wsl:
         choices = ("wslview", windows)
     elif environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
         choices = ("xdg-open", "x-www-browser", "firefox", "google-chrome", "chromium")
@@ -1635,6 +1637,14 @@ def authorize_url(base: str, redirect: str, state: str, verifier: str, environ: 
     return f"{base}/oauth2/v2.0/authorize?{urlencode(query)}"
 
 
+# What the listener's pages say; a person is led to one of the last two.
+PAGES: Final[Mapping[str, str]] = {
+    "/": "A sign-in is waited for here.",
+    "/done": "You are signed in at Microsoft. You can close this page and go back to your terminal.",
+    "/failed": "The sign-in did not succeed. You can close this page; your terminal says why.",
+}
+
+
 def answer_browser(target: str, form: str, state: str) -> tuple[int, str, dict[str, str]]:
     """Return status and text of the page for a request to our port, and the sign-in's answer or `{}`.
 
@@ -1645,16 +1655,15 @@ def answer_browser(target: str, form: str, state: str) -> tuple[int, str, dict[s
 
     path, _, query = target.partition("?")
     answer = dict(parse_qsl(form or query))
-    done = "You can close this page and go back to your terminal."
+    if path in PAGES and not form and not query:
+        return 200, PAGES[path], {}
     if path != "/":
         return 404, "There is nothing here.", {}
-    if not form and not query:
-        return 200, done, {}
     if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):
         return 400, "This is not the sign-in that is waited for.", {}
     if "code" not in answer and "error" not in answer:
         return 400, "This sign-in brought no answer.", {}
-    return 200 if form else 303, done, answer
+    return 200 if form else 303, PAGES["/done" if "code" in answer else "/failed"], answer
 
 
 # What a refusal means, by Entra's `error` or the AADSTS number in its text, the first that fits:
@@ -1678,7 +1687,8 @@ def refusal(source: str, challenge: Challenge, body: Mapping[str, Any]) -> Entra
     reasons = (error, match[1]) if match else (error,)
     fits = (text for each, text in REFUSALS.items() if any(re.fullmatch(each, reason) for reason in reasons))
     code = f" ({match[0] if match else error})"  # for whom the person asks for help
-    words = {"code": code, "again": "run the command again", "login": az_login(challenge.tenant)}
+    again = f"run the command {'in a terminal' if source == 'refresh_token' else 'again'}"
+    words = {"code": code, "again": again, "login": az_login(challenge.tenant)}
     text = f"{source}: {next(fits).format(**words)}."
     return EntraRefused(text, str(body.get("error"))) if source == "refresh_token" else SignInEnded(text)
 
@@ -1692,6 +1702,10 @@ def signed_in(source: str, challenge: Challenge, response: Response, world: Worl
     body = parse_object(response.body)
     token, refresh = body.get("access_token"), body.get("refresh_token")
     if response.status != 200 or not is_token(token):
+        if str(body.get("error")) in PASSING:
+            raise NetworkError(
+                f"{source}: Entra has trouble ({body['error']}): try again in a few minutes.", passing=False
+            )
         raise refusal(source, challenge, body)
     account = account_of(claims(str(body.get("id_token")))) or account_of(claims(str(token)))
     if is_token(refresh):
@@ -1706,15 +1720,26 @@ def refresh_entry(challenge: Challenge, world: World) -> str:
     return "refresh/" + authority(challenge, world.environ).rpartition("/")[2]
 
 
-def refreshed(world: World, challenge: Challenge) -> Bearer | None:
-    """Return a token by an earlier sign-in, `None` where there was none; raises where it is over."""
+def kept_refresh(world: World, challenge: Challenge) -> str | None:
+    """Return the refresh token kept for a challenge's tenant, or `None`."""
     text = world.store.read(refresh_entry(challenge, world), latest=True)  # others may have signed in anew
     kept = parse_object(text or "").get("refresh_token")
-    if not is_token(kept):
+    return str(kept) if is_token(kept) else None
+
+
+def refreshed(world: World, challenge: Challenge) -> Bearer | None:
+    """Return a token by an earlier sign-in, `None` where there was none; raises where it is over."""
+    kept = kept_refresh(world, challenge)
+    if kept is None:
         return None
     url = f"{authority(challenge, world.environ)}/oauth2/v2.0/token"
-    form = {"grant_type": "refresh_token", "refresh_token": str(kept), "scope": SIGN_IN_SCOPE}
-    return signed_in("refresh_token", challenge, fetch(form_request(url, **form), world), world)
+    form = {"grant_type": "refresh_token", "refresh_token": kept, "scope": SIGN_IN_SCOPE}
+    try:
+        return signed_in("refresh_token", challenge, fetch(form_request(url, **form), world), world)
+    except EntraRefused:
+        if kept_refresh(world, challenge) in (kept, None):
+            raise
+    return refreshed(world, challenge)  # with what another organization's process kept meanwhile
 
 
 def refresh_token(world: World, challenge: Challenge) -> Bearer | None:
@@ -1793,13 +1818,11 @@ def browser(world: World, challenge: Challenge) -> Bearer | None:
         if not answer:  # no window: there may be a terminal
             return None
         listener.finish()
-        if "code" not in answer:
-            raise refusal("browser", challenge, answer)
-        form = {"grant_type": "authorization_code", "code": answer["code"], "scope": SIGN_IN_SCOPE}
-        request = form_request(
-            f"{base}/oauth2/v2.0/token", **form, redirect_uri=redirect, code_verifier=verifier
-        )
-        return signed_in("browser", challenge, fetch(request, world), world)
+    if "code" not in answer:
+        raise refusal("browser", challenge, answer)
+    form = {"grant_type": "authorization_code", "code": answer["code"], "scope": SIGN_IN_SCOPE}
+    request = form_request(f"{base}/oauth2/v2.0/token", **form, redirect_uri=redirect, code_verifier=verifier)
+    return signed_in("browser", challenge, fetch(request, world), world)
 
 
 def read_device(challenge: Challenge, url: str, response: Response) -> tuple[Request, str, str, float, float]:
@@ -1855,7 +1878,7 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
             error = parse_object(response.body).get("error")
             if error == "slow_down":  # RFC 8628 §3.5
                 interval, due = interval + 5, due + 5
-            elif error != "authorization_pending":
+            elif str(error) not in PASSING | {"authorization_pending"}:
                 break
     return signed_in("device_code", challenge, response, world)
 
@@ -2887,7 +2910,7 @@ class Listener:
         door.send_header("Connection", "close")
         if status == 303:
             self._shown.clear()
-            door.send_header("Location", "/")
+            door.send_header("Location", "/done" if "code" in answer else "/failed")
         if answer:  # before the page: a browser may leave without it
             self._answers.put(answer)
         door.end_headers()
