@@ -55,7 +55,7 @@ from keyring.errors import PasswordDeleteError, PasswordSetError
 from keyring.util import platform_
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import IO, TextIO, Union
 
     from keyring.credentials import Credential
@@ -130,7 +130,8 @@ DEVICE_HOSTS: Final = frozenset({"microsoft.com", "www.microsoft.com", "aka.ms",
 # Answers to a refresh token that is worth nothing any more:
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 SPENT: Final = frozenset({"invalid_grant", "interaction_required", "login_required", "consent_required"})
-PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})  # Entra's words for a 5xx, with 400
+# Its words for a trouble of its own, with whatever status:
+PASSING: Final = frozenset({"temporarily_unavailable", "server_error"})
 
 # Browsers that draw in the terminal, which is not ours to draw in.
 TEXT_BROWSERS: Final = frozenset(
@@ -239,6 +240,9 @@ class Completed(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+    def __repr__(self) -> str:  # what it printed may be a token
+        return f"Completed({self.returncode})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -388,12 +392,13 @@ def under(host: str, name: str) -> bool:
     return host == name or host.endswith("." + name)
 
 
-def parse_feed(service: str, servers: Container[str] = ()) -> Feed | None:
+def parse_feed(service: str, servers: Collection[str] = ()) -> Feed | None:
     """Return the feed that a caller of keyring means, or `None` where it is not one of ours.
 
     Recognized by host: https, the default port, an allow-listed name; user info, query and
     fragment are dropped. A bare host name is a feed where it names an organization. `servers` are
-    Azure DevOps Servers, each an organization of its own: `host` or `host:port`.
+    Azure DevOps Servers, each an organization of its own: `host`, `host:port`, or
+    `.suffix` of hosts.
     """
     # urlsplit drops some of these, browsers others. No pattern: compiling this one takes longer.
     if any(c <= " " or c in "\x7f\\" or "\ud800" <= c <= "\udfff" for c in service):
@@ -410,7 +415,8 @@ def parse_feed(service: str, servers: Container[str] = ()) -> Feed | None:
     if parts.scheme != "https" or "@" in user or match is None:
         return None
     host = match[1].lower() + (match[2] or "")
-    server = host in servers
+    listed = host in servers or any(each[0] == "." and host.endswith(each) for each in servers)
+    server = listed and not any(under(host, name) for name in FEED_HOSTS)
     organization = host if server else organization_of(host, parts.path)
     if organization is None:
         return None
@@ -689,7 +695,7 @@ def from_endpoints(feed: Feed, world: World) -> SimpleCredential | None:
         "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
     )
     entries = parse_endpoints(text, name) if name else []
-    entry = endpoint_for(feed, (entry for entry in entries if entry.get("password")))
+    entry = endpoint_for(feed, (entry for entry in entries if entry.get("password", "").strip()))
     if entry is None:
         return None
     user = entry.get("username", "")
@@ -775,7 +781,7 @@ def given_credential(feed: Feed, world: World) -> SimpleCredential | None:
 
 _AUTHORIZATION_URI: Final = r"(?i)\bauthorization_uri\s*=\s*\"?([^\",\s]*)"
 # Named in place of a tenant, as for personal accounts:
-_NO_TENANT: Final = {"", "common", "organizations", "00000000-0000-0000-0000-000000000000"}
+_NO_TENANT: Final = {"", "common", "organizations", "consumers", "00000000-0000-0000-0000-000000000000"}
 
 _HEADERS: Final[Mapping[str, str]] = {
     "Accept": "application/json",
@@ -816,7 +822,8 @@ def read_challenge(feed: Feed, response: Response) -> Discovered:
 
     `response` answers an unauthenticated GET. What its headers tell is Microsoft's, or raises.
     """
-    reading = not feed.takes_uploads  # anybody may read a public feed; writing takes a credential
+    # Anybody may read a public feed; writing takes a credential, and a host alone is no feed.
+    reading = not feed.takes_uploads and not feed.bare
     if reading and (200 <= response.status < 300 or response.status == 303) and not is_sign_in(response):
         raise PublicFeed
     if reading and response.status == 404:
@@ -860,7 +867,7 @@ def read_tenant(feed: Feed, response: Response) -> tuple[str | None, str]:
 
 def sign_in_address(feed: Feed, uri: str) -> tuple[str, str]:
     """Return host and tenant of a sign-in address; raises where the address is not Entra's."""
-    match = re.fullmatch(r"https://([a-z0-9.-]+)/([\w.-]+)/?(?:oauth2/.*)?", uri.lower(), re.ASCII)
+    match = re.fullmatch(r"https://([a-z0-9.-]+)(?::443)?/([\w.-]+)/?(?:oauth2/.*)?", uri.lower(), re.ASCII)
     if match is None or match[1] not in SIGN_IN_HOSTS:
         raise ArtifactsError(
             f"{feed.host} named a sign-in address that is not Microsoft's ({shown(uri, 80)}): "
@@ -877,7 +884,7 @@ def token_service_of(feed: Feed, told: Iterable[str] = ()) -> str:
     nothing is told, the documented address.
     """
     hosts = next((hosts for name, hosts in FEED_HOSTS.items() if under(feed.host, name)), _PRODUCTION)
-    found = {line.strip().rstrip("/") for line in told}
+    found = {line.strip().rstrip("/") for line in told} - {""}
     if not found:
         return f"https://{hosts[0]}/{quote(feed.organization)}"
     address = min(found)
@@ -908,7 +915,7 @@ def mint_request(
     if kind == "pat":
         path = "_apis/tokens/pats?api-version=7.1-preview.1"
         body["allOrgs"] = False
-        if "//app." in base:
+        if "//app." in base or base.removeprefix("https://") in _PRODUCTION:
             base = token_service_of(challenge.feed)
     if valid_to is not None:
         body["validTo"] = format_date(valid_to)
@@ -927,10 +934,10 @@ def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Respo
     Raises `BearerRefused`, `LifetimeRefused`, `PolicyRefused` for any other refusal (the PAT service
     names one in the body, whatever the status), and `ArtifactsError` for an answer that is neither.
     """
-    refuse_stranger(challenge, bearer, response)
     body = parse_object(response.body)
     error: object = str(body.get("patTokenError") or "none").lower()
     if error == "none":
+        refuse_stranger(challenge, bearer, response)
         error = response.status if response.status >= 400 else ""
     if error in ("patlifespanpolicyviolation", "invalidvalidto", 400):
         raise LifetimeRefused(error)
@@ -970,7 +977,7 @@ def refuse_stranger(challenge: Challenge, bearer: Bearer, response: Response) ->
 def expiry(token: str, valid_to: object, otherwise: float) -> float:
     """Return the epoch at which a token ends: the earlier of what its issuer and itself say."""
     known = (parse_date(valid_to), number(claims(token).get("exp")))
-    return min((epoch for epoch in known if epoch is not None), default=otherwise)
+    return min((epoch for epoch in known if epoch and epoch > 0), default=otherwise)  # .NET's null is year 1
 
 
 def retry_pause(attempt: int, response: Response | None, jitter: float, now: float) -> float:
@@ -1070,7 +1077,7 @@ def application_authority(environ: Mapping[str, str], challenge: Challenge) -> s
     """
     host = (environ.get("AZURE_AUTHORITY_HOST", "").strip() or "login.microsoftonline.com").rstrip("/")
     host = host if "://" in host else f"https://{host}"
-    if not re.fullmatch(r"https://[\w.-]+", host, re.ASCII):
+    if not re.fullmatch(r"https://[\w.-]+(?::\d+)?", host, re.ASCII):
         raise ArtifactsError(
             "AZURE_AUTHORITY_HOST must be an https address, for example https://login.microsoftonline.com."
         )
@@ -1120,13 +1127,15 @@ def service_principal(world: World, challenge: Challenge) -> Bearer | None:
 
 def certified(source: str, world: World, challenge: Challenge, client: str, path: str, sni: bool) -> Bearer:
     """Return the token of an application with a certificate; raises where there is none to use."""
+    import uuid
+
     name = f"{source}: the certificate {shown(path)}"
     password = world.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD") or None
     chain = sni or bool(world.environ.get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "").strip())
     audience = f"{application_authority(world.environ, challenge)}/oauth2/v2.0/token"
     try:
-        data = world.read(path)
-        assertion = sign_assertion(data, password, client, audience, world.now(), world.random(), chain)
+        data, nonce = world.read(path), str(uuid.uuid5(uuid.NAMESPACE_URL, world.random()))
+        assertion = sign_assertion(data, password, client, audience, world.now(), nonce, chain)
     except ImportError:
         raise ArtifactsError(
             f"{name} needs the extra 'certificate': pip install keyrings.artifacts[certificate]."
@@ -1206,6 +1215,11 @@ def from_github(world: World) -> str | None:
     url = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
     token = world.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     if not url or not token:
+        if is_on(world.environ, "GITHUB_ACTIONS") and wants_vm(world.environ):  # a client, and no proof
+            raise ArtifactsError(
+                "workload_identity: GitHub Actions gives this job no token: give it the permission "
+                "'id-token: write'."
+            )
         return None
     url += ("&" if "?" in url else "?") + urlencode({"audience": "api://AzureADTokenExchange"})
     headers = {**_HEADERS, "Authorization": f"bearer {clean_token(token, 'ACTIONS_ID_TOKEN_REQUEST_TOKEN')}"}
@@ -1285,7 +1299,8 @@ def wants_vm(environ: Mapping[str, str]) -> bool:
     if environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or managed_identity.__name__ in chosen:
         return True
     proofs = ("CLIENT_SECRET", "CLIENT_CERTIFICATE_PATH", "FEDERATED_TOKEN_FILE", "USERNAME")
-    others = (*(f"AZURE_{name}" for name in proofs), "ACTIONS_ID_TOKEN_REQUEST_URL")
+    theirs = ("ACTIONS_ID_TOKEN_REQUEST_URL", "idToken", "servicePrincipalKey")
+    others = (*(f"AZURE_{name}" for name in proofs), *theirs)
     return bool(environ.get("AZURE_CLIENT_ID", "").strip()) and not any(map(environ.get, others))
 
 
@@ -1320,14 +1335,14 @@ def on_vm(world: World) -> bool:
 def identity_answer(source: str, request: Request, world: World) -> Bearer:
     """Return the token that an identity endpoint answers with; raises where it does not."""
     if not re.match(LOCAL, request.url):
-        host = shown(authority_of(request.url), 80)
+        host = shown(authority_of(request.url), 80) or "the identity endpoint"
         raise ArtifactsError(f"{source}: {host} is neither this machine nor https: it is not asked.")
     arc = ARC_VERSION in request.url
     response = fetch(request, world)
     if arc and response.status == 401:
         response = fetch(arc_request(source, request, response, world), world)
     body = parse_object(response.body)
-    wanted = dict(parse_qsl(urlsplit(request.url).query)).get("client_id")
+    wanted = dict(parse_qsl(request.url.partition("?")[2])).get("client_id")
     if arc and wanted and response.status == 200 and str(body.get("client_id")).lower() != wanted.lower():
         raise ArtifactsError(
             f"{source}: this machine's agent of Azure Arc is too old to give another identity than its own: "
@@ -1335,9 +1350,7 @@ def identity_answer(source: str, request: Request, world: World) -> Bearer:
         )
     if response.status == 200 and is_token(body.get("access_token")):
         bearer = machine_bearer(source, body, world.now())
-        if request.method == "POST" or {"scp", "idtyp", "upn"} & claims(bearer.token).keys():
-            return bearer  # the token of Cloud Shell is a person's
-        return replace(bearer, person=False)
+        return replace(bearer, person=bearer.person and request.method == "POST")  # Cloud Shell's
     told = body.get("error_description") or body.get("message") or body.get("error") or ""
     told = str(told.get("code") if isinstance(told, dict) else told)
     for secret in request.headers.values():  # which an endpoint might repeat
@@ -1446,7 +1459,7 @@ def read_tool(tool: Tool, done: Completed, now: float) -> Bearer:
     """Return the token that a tool printed as JSON; raises where it failed, or printed no such thing.
 
     Its own words may hold anything and are not shown; its codes are. Of the dates, az's
-    `expires_on` is an epoch (since 2.54) and its `expiresOn`, in local time, is not used.
+    `expires_on` is an epoch (since 2.54) and its `expiresOn`, in local time, is not used; azd's is.
     """
     data = parse_object(done.stdout)
     token = data.get("accessToken") or data.get("token")
@@ -1562,7 +1575,7 @@ def authority(challenge: Challenge, environ: Mapping[str, str]) -> str:
     if not given:
         told = challenge.discover()
         return f"https://{told.sign_in_host}/{told.tenant or 'organizations'}"
-    match = re.fullmatch(r"(https://[\w.-]+/[\w.-]+)/?", given.strip(), re.ASCII)
+    match = re.fullmatch(r"(https://[\w.-]+(?::\d+)?/[\w.-]+)/?", given.strip(), re.ASCII)
     if not match:
         raise ArtifactsError(
             f"{name} must be an https address with a tenant, for example "
@@ -1875,10 +1888,10 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         due = world.ticks() + interval
         with suppress(NetworkError):  # a drop is no answer
             response = fetch(poll, world)
-            error = parse_object(response.body).get("error")
-            if error == "slow_down":  # RFC 8628 §3.5
+            body = parse_object(response.body)  # no JSON, no answer of Entra's
+            if body.get("error") == "slow_down":  # RFC 8628 §3.5
                 interval, due = interval + 5, due + 5
-            elif str(error) not in PASSING | {"authorization_pending"}:
+            elif body and str(body.get("error")) not in PASSING | {"authorization_pending"}:
                 break
     return signed_in("device_code", challenge, response, world)
 
@@ -1986,7 +1999,7 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     person = not identity(world.environ)
     if person:  # a configured identity may do without
         challenge.discover()
-    patience = sign_in_seconds(world.environ) + 2 * AZ_SECONDS
+    patience = sign_in_seconds(world.environ) + AZ_SECONDS
     # What only this process will have, no other waits for: no file of an image build's, not even a lock.
     shared = person or world.store.lasts()
     left = world.patience.left()
@@ -2145,7 +2158,10 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
     for kind in LADDER[LADDER.index(asked) : -1] if bearer.person else ():
         try:
             return replace(mint(kind, challenge, bearer, settings, world), asked=asked)
-        except PolicyRefused as refusal:
+        except (PolicyRefused, BearerRefused) as refusal:
+            # PATs are of organizations with a tenant: elsewhere the next exchange tells who is a stranger.
+            if isinstance(refusal, BearerRefused) and (kind != "pat" or challenge.tenant):
+                raise
             log.debug("%s refused: %s", kind, refusal)
     check = replace(check_request(challenge.feed, bearer.token), why=True)
     refuse_stranger(challenge, bearer, fetch(check, world))
@@ -2236,7 +2252,8 @@ def revoke(challenge: Challenge, pat_id: str, world: World) -> bool:
             bearer = source(world, challenge._replace(feed=challenge.feed._replace(bare=True)))
             if bearer:
                 headers = {**_HEADERS, "Authorization": f"Bearer {bearer.token}"}
-                if fetch(Request("DELETE", url, headers), world).status in (200, 204):
+                status = fetch(Request("DELETE", url, headers), world).status
+                if 200 <= status < 300 and status != 203:  # which is the sign-in page
                     return True
     return False
 
@@ -2577,6 +2594,7 @@ class Store:
 class World(SimpleNamespace):
     """Every effect there is. `real_world` makes the real ones; tests make others."""
 
+    __repr__ = object.__repr__  # the environment holds secrets
     environ: Mapping[str, str]
     host: str
     now: Callable[[], float]  # an epoch
@@ -3074,7 +3092,9 @@ def distrusted(request: Request, cause: object) -> NetworkError:
     host = authority_of(request.url)
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError):
         return unreachable(request, cause)  # garbage, or an end in the midst of it
-    if re.search("not yet valid|has expired", str(cause)):
+    if request.pin:
+        text = f"The certificate of {host} is not the one that IDENTITY_SERVER_THUMBPRINT names."
+    elif re.search("not yet valid|has expired", str(cause)):
         text = f"The certificate of {host} is not valid at this time: check the clock of this machine."
     else:
         text = (
@@ -3104,12 +3124,15 @@ def send(request: Request, seconds: float) -> Response:
             raise unreachable(request, cause) from None
         raise NetworkError(
             f"The proxy did not let us through to {host}: check HTTPS_PROXY, with user name and "
-            "password where it wants them, and NO_PROXY."
+            "password where it wants them, and NO_PROXY.",
+            passing=not re.search(r"failed: (?!429)[1-4]\d\d", str(cause)),  # else it might lock the account
         ) from None
     except errors.SSLError as error:
         _trust.cache_clear()  # it may be mended before the next call
         raise distrusted(request, error.args[0]) from None
-    except (TimeoutError, errors.TimeoutError):
+    except (TimeoutError, errors.TimeoutError) as error:
+        if request.direct and isinstance(error, errors.ConnectTimeoutError):  # a platform that is not there
+            raise NetworkError(str(unreachable(request, error)), passing=False) from None
         raise NetworkError(
             f"{host} did not answer within {seconds:.0f} seconds: check the network and "
             "HTTPS_PROXY, then try again."
@@ -3158,9 +3181,9 @@ def _pool(request: Request) -> Any:
     host = urlsplit(request.url).netloc
     if request.pin:
         return urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=request.pin)
+    trust = _trust(*map(os.environ.get, _TRUSTED)) if request.url.startswith("https:") else None
     if request.direct:
-        return urllib3.PoolManager()
-    trust = _trust(*map(os.environ.get, _TRUSTED))
+        return urllib3.PoolManager(ssl_context=trust)
     proxy = proxy_for(host)
     if not proxy:
         return urllib3.PoolManager(ssl_context=trust)
@@ -3194,7 +3217,8 @@ def proxy_for(host: str) -> str:
 
     proxies = urllib.request.getproxies()
     proxy = proxies.get("https") or proxies.get("all") or ""
-    return "" if not proxy or urllib.request.proxy_bypass(host) else proxy
+    local = re.match(LOCAL, f"http://{host}")
+    return "" if not proxy or local or urllib.request.proxy_bypass(host) else proxy
 
 
 def route(host: str) -> tuple[str, str, bool]:

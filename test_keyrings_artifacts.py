@@ -1693,7 +1693,9 @@ class Identities:
         names = {client: "client_id", "object_id": "object_id", resource: "upn"}
         for name in names.keys() & request.query.keys():
             wanted = request.query[name]
-            return next((each for each in self.assigned if getattr(each, names[name]) == wanted), None)
+            return next(
+                (each for each in self.assigned if getattr(each, names[name]).lower() == wanted.lower()), None
+            )
         alone = self.assigned[0] if len(self.assigned) == 1 else None
         return self.system or alone
 
@@ -2793,6 +2795,8 @@ def test_secrets_are_in_no_repr() -> None:
         a_session(token="s3cret"),
         module.Bearer("s3cret", NOW, "azure_cli", True),
         module.check_request(parsed(), "s3cret"),
+        module.Completed(0, "s3cret", "s3cret"),
+        make_world(environ={"AZURE_DEVOPS_EXT_PAT": "s3cret"}),
         module.Response(200, (("x", "s3cret"),), b"s3cret"),
     )
     encoded = base64.b64encode(b"VssSessionToken:s3cret").decode()
@@ -2961,6 +2965,11 @@ PREFIXES = {"VSS_NUGET_URI_PREFIXES": "https://fabrikam.example/;https://pkgs.de
             {ENDPOINTS: endpoints({"endpoint": OTHER, "password": "e"}), "AZURE_DEVOPS_EXT_PAT": "p"},
             "p",
             id="no endpoint matches",
+        ),
+        pytest.param(
+            {ENDPOINTS: endpoints({"endpoint": FEED, "password": " "}), "AZURE_DEVOPS_EXT_PAT": "p"},
+            "p",
+            id="an endpoint without a password",
         ),
         pytest.param(
             {ENDPOINTS: " ", "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS": endpoints()}, None, id="no entries"
@@ -3135,6 +3144,13 @@ SPS = "https://vssps.dev.azure.com/contoso"
             "https://Contoso.vssps.visualstudio.com",
             id="legacy token host",
         ),
+        pytest.param(response(401, x_vss_authorizationendpoint=" "), None, SPS, id="an empty token host"),
+        pytest.param(
+            response(401, www_authenticate=BEARER.replace(".com/", ".com:443/")), TENANT, SPS, id="port 443"
+        ),
+        pytest.param(
+            response(401, www_authenticate=BEARER.replace(TENANT, "consumers")), None, SPS, id="consumers"
+        ),
     ],
 )
 def test_read_challenge(answer: module.Response, tenant: str | None, service: str) -> None:
@@ -3163,6 +3179,8 @@ def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
         (UPLOAD, 404, False),
         (UPLOAD, 405, False),
         (FEED, 203, False),
+        ("contoso.pkgs.visualstudio.com", 200, False),
+        ("contoso.pkgs.visualstudio.com", 404, False),
     ],
 )
 def test_a_public_feed_needs_no_credential_but_for_uploads(url: str, status: int, public: bool) -> None:
@@ -3313,6 +3331,7 @@ def test_session_request() -> None:
             "https://contoso.vssps.visualstudio.com/_apis/tokens/pats?api-version=7.1-preview.1",
         ),
         ("https://app.vssps.visualstudio.com", f"{SPS}/_apis/tokens/pats?api-version=7.1-preview.1"),
+        ("https://vssps.dev.azure.com", f"{SPS}/_apis/tokens/pats?api-version=7.1-preview.1"),
     ],
 )
 def test_pat_request_goes_to_the_organization(token_service: str, url: str) -> None:
@@ -3378,7 +3397,7 @@ NO_TOKEN = "vssps.dev.azure.com answered without a token: try again later."
             ("disablePatCreationPolicyViolation", "PolicyRefused"),
             ("accessDenied", "PolicyRefused"),
         )
-        for status in (200, 400, 403)
+        for status in (200, 400, 401, 403)
     ],
 )
 def test_read_minted_tells_refusals_apart(
@@ -3405,8 +3424,9 @@ def test_read_minted_raises_the_declared_error_alone(kind: str, status: int, bod
         (jwt({"exp": NOW + 7200.5}), None, NOW + 7200.5),
         (jwt({"exp": True}), "soon", 5.0),
         ("opaque", None, 5.0),
+        ("opaque", "0001-01-01T00:00:00", 5.0),
     ],
-    ids=["its issuer's", "its own", "its own alone", "neither's", "nobody's"],
+    ids=["its issuer's", "its own", "its own alone", "neither's", "nobody's", ".NET's null"],
 )
 def test_expiry_is_the_earliest_known(token: str, valid_to: object, epoch: float) -> None:
     assert module.expiry(token, valid_to, 5.0) == epoch
@@ -3560,6 +3580,31 @@ def test_azure_cli_says_what_is_wrong_with_az(run: Callable[..., Any], problem: 
     assert str(error.value) == problem
 
 
+def test_the_date_of_azd_has_a_zone_and_that_of_az_has_none() -> None:
+    tool = module.Tool("azure_cli", "az", "the Azure CLI", "az account show", "az login")
+    printed = {"token": "opaque", "expiresOn": "2027-01-15T08:30:00Z"}
+    found = module.read_tool(tool, module.Completed(0, json.dumps(printed), ""), NOW)
+    assert found.expires == NOW + 1800
+    printed = {"accessToken": "opaque", "expiresOn": "2027-01-15 08:30:00.000000"}
+    found = module.read_tool(tool, module.Completed(0, json.dumps(printed), ""), NOW)
+    assert found.expires == NOW + 3600
+
+
+def test_powershell_is_asked_where_it_has_the_module() -> None:
+    ran: list[str] = []
+
+    def run(command: Sequence[str], seconds: float) -> module.Completed:
+        ran.append(command[0])
+        found = json.dumps({"token": "t", "expires_on": NOW + 60})
+        return module.Completed(77, "", "") if command[0].endswith("pwsh") else module.Completed(0, found, "")
+
+    world = make_world(which=lambda program: f"/bin/{program}", run=run)
+    assert module.azure_powershell(world, a_challenge()) == module.Bearer(
+        "t", NOW + 60, "azure_powershell", True
+    )
+    assert ran == ["/bin/pwsh", "/bin/powershell"]
+
+
 @given(st.text() | st.recursive(st.none() | st.text(), lambda x: st.dictionaries(st.text(), x)))
 def test_read_tool_raises_the_declared_error_alone(printed: object) -> None:
     tool = module.Tool("azure_cli", "az", "the Azure CLI", "az account show", "az login")
@@ -3586,6 +3631,11 @@ APP_TOKEN = jwt({"idtyp": "app", "appid": "robot", "exp": NOW + 3600})
             f"https://login.example/{TENANT}",
         ),
         ({**ROBOT, "AZURE_AUTHORITY_HOST": "login.example"}, None, f"https://login.example/{TENANT}"),
+        (
+            {**ROBOT, "AZURE_AUTHORITY_HOST": "https://localhost:8443"},
+            None,
+            f"https://localhost:8443/{TENANT}",
+        ),
         (
             {**ROBOT, "AZURE_ADDITIONALLY_ALLOWED_TENANTS": "*"},
             CONTOSO_TENANT,
@@ -3625,6 +3675,7 @@ def test_application_authority_refuses(environ: dict[str, str], problem: str) ->
         ({"expires_on": "01/15/2027 09:00:00 +00:00"}, NOW + 3600),
         ({"expires_on": "1/15/2027 1:00:00 PM +00:00"}, NOW + 5 * 3600),
         ({"expires_on": "1/15/2027 12:00:00 AM +00:00"}, NOW - 8 * 3600),
+        ({"expires_on": "1/15/2027 1:00:00 PM"}, NOW + 5 * 3600),
         ({"expiresOn": "2027-01-15T09:00:00Z"}, NOW + 3600),
         ({"access_token": jwt({"exp": NOW + 60})}, NOW + 60),
         ({"expires_on": "soon"}, NOW + 3600),
@@ -3649,7 +3700,7 @@ LOCAL_URL = "http://127.0.0.1:1234/token"
         pytest.param({}, False, None, id="no platform"),
         pytest.param(
             {
-                "IDENTITY_ENDPOINT": LOCAL_URL,
+                "IDENTITY_ENDPOINT": LOCAL_URL.replace("http:", "https:"),
                 "IDENTITY_HEADER": "s",
                 "IDENTITY_SERVER_THUMBPRINT": "aa:BB cc" * 6 + "dddd",
             },
@@ -3696,6 +3747,28 @@ def test_identity_request(
     assert found.pin == ("aaBBcc" * 6 + "dddd" if "THUMBPRINT" in str(environ) else "")
 
 
+@pytest.mark.parametrize(
+    ("environ", "client", "problem"),
+    [
+        (
+            {"IDENTITY_ENDPOINT": LOCAL_URL, "IDENTITY_HEADER": "s", "IDENTITY_SERVER_THUMBPRINT": "a" * 40},
+            "",
+            "IDENTITY_ENDPOINT is not https: it is not asked.",
+        ),
+        (
+            {"MSI_ENDPOINT": LOCAL_URL},
+            "robot",
+            "Cloud Shell has no identity but yours: unset AZURE_CLIENT_ID.",
+        ),
+    ],
+    ids=["Service Fabric in the clear", "another identity in Cloud Shell"],
+)
+def test_a_platform_that_cannot_be_asked(environ: dict[str, str], client: str, problem: str) -> None:
+    with pytest.raises(module.ArtifactsError) as caught:
+        module.identity_request(environ, client, False)
+    assert str(caught.value) == f"managed_identity: {problem}"
+
+
 def test_cloud_shell_is_asked_by_a_form() -> None:
     found = module.identity_request({"MSI_ENDPOINT": LOCAL_URL}, "", False)
     assert found is not None
@@ -3712,6 +3785,7 @@ def test_cloud_shell_is_asked_by_a_form() -> None:
         ({"AZURE_CLIENT_ID": "x", "AZURE_CLIENT_SECRET": "s"}, False),
         ({"AZURE_CLIENT_ID": "x", "AZURE_FEDERATED_TOKEN_FILE": "f"}, False),
         ({"AZURE_CLIENT_ID": "x", "ACTIONS_ID_TOKEN_REQUEST_URL": "u"}, False),
+        ({"AZURE_CLIENT_ID": "x", "idToken": "t"}, False),
         ({"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1"}, True),
         ({"KEYRINGS_ARTIFACTS_SOURCES": "azure_cli, Managed_Identity"}, True),
     ],
@@ -3778,6 +3852,18 @@ def test_a_machine_of_azures_need_not_have_an_identity() -> None:
     assert found == module.Bearer(APP_TOKEN, NOW + 60, "managed_identity", False)
 
 
+def test_the_token_of_a_machine_may_say_nothing_of_itself() -> None:
+    answer = response(200, {"access_token": "opaque", "expires_in": 60})
+    environ = {**ROBOT, "AZURE_CLIENT_SECRET": "s3cret"}
+    world = make_world(send=Script(answer), environ=environ)
+    expected = module.Bearer("opaque", NOW + 60, "service_principal", False)
+    assert module.service_principal(world, a_challenge()) == expected
+    environ = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9"}
+    world = make_world(send=Script(answer), environ=environ)
+    expected = module.Bearer("opaque", NOW + 60, "managed_identity", False)
+    assert module.managed_identity(world, a_challenge()) == expected
+
+
 @pytest.mark.parametrize(
     "host", ["http://evil.example", "http://10.0.0.4", "ftp://127.0.0.1", "http://127.0.0.1.evil.example"]
 )
@@ -3827,6 +3913,14 @@ def test_workload_identity(environ: dict[str, str], url: str, headers: dict[str,
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         "client_assertion": "assertion",
     }
+
+
+def test_a_job_of_github_that_may_have_no_token_is_told_so() -> None:
+    world = make_world(environ={**ROBOT, "GITHUB_ACTIONS": "true"})
+    with pytest.raises(module.ArtifactsError, match="give it the permission 'id-token: write'"):
+        module.workload_identity(world, a_challenge())
+    world = make_world(environ={**ROBOT, "GITHUB_ACTIONS": "true", "AZURE_CLIENT_SECRET": "s3cret"})
+    assert module.workload_identity(world, a_challenge()) is None
 
 
 def test_an_issuer_is_asked_over_https_alone() -> None:
@@ -3881,12 +3975,26 @@ def test_identities_are_kept_apart() -> None:
         {**ROBOT, "AZURE_CLIENT_ID": "other"},
         {"KEYRINGS_ARTIFACTS_SOURCES": "managed_identity"},
         {"IDENTITY_ENDPOINT": LOCAL_URL},
+        {**ROBOT, "AZURE_TENANT_ID": CONTOSO_TENANT},
     ]
     found = [module.identity(environ) for environ in environs]
     assert len(set(found)) == len(environs)
     assert found[0] == ""
     assert module.identity({"KEYRINGS_ARTIFACTS_SOURCES": "azure_cli", **ROBOT}) == ""
     assert module.identity({**ROBOT, "AZURE_CLIENT_SECRET": "a"}) == found[1]  # secrets are renewed
+
+
+@pytest.mark.parametrize(("second", "same"), [("other", False), ("ROBOT", True)])
+def test_the_identities_of_two_feeds_are_kept_apart(second: str, same: bool) -> None:
+    """But one identity of all feeds of an organization has one session, however they are spelled."""
+    other = FEED.replace("pyfeed", "other")
+    clients = {FEED: "robot", other: second}
+    entries = [{"endpoint": url, "clientId": client} for url, client in clients.items()]
+    environ = {"ARTIFACTS_CREDENTIALPROVIDER_FEED_ENDPOINTS": json.dumps({"endpointCredentials": entries})}
+    world = make_world(environ=environ)
+    names = [module.entry(parsed(url), world) for url in (FEED, other, FEED.rstrip("/"))]
+    assert names[0] == names[2]
+    assert (names[0] == names[1]) is same
 
 
 # --- composition ------------------------------------------------------------------------------
@@ -3975,6 +4083,12 @@ def test_a_refused_token_type_leads_to_the_next(
     assert not script.answers
 
 
+def test_a_personal_account_gets_a_session_where_the_service_of_pats_knows_it_not() -> None:
+    script = Script(response(401, x_vss_resourcetenant=NO_TENANT), response(401), SESSION)
+    assert credential(az_world(script, environ={"KEYRINGS_ARTIFACTS_TOKEN_TYPE": "pat"})) == "session-token"
+    assert types(script) == ["pat with lifetime", "session with lifetime"]
+
+
 def test_duration_and_scope_reach_the_request() -> None:
     script = Script(CHALLENGED, PAT)
     environ = {"AZURE_DEVOPS_PAT_DURATION": "7", "AZURE_DEVOPS_PAT_SCOPE": "vso.packaging"}
@@ -3990,6 +4104,14 @@ def test_the_token_of_an_application_is_used_as_it_is() -> None:
     world = az_world(script, run=printing(json.dumps({"accessToken": token})))
     assert credential(world) == token
     assert [request.body_limit for request in script.requests] == [0, 0]
+
+
+def test_a_stranger_is_told_why_though_only_the_body_says_it() -> None:
+    token = jwt({"idtyp": "app", "appid": "robot", "exp": NOW + 3600})
+    script = Script(CHALLENGED, response(401, {"message": "TF401444: Please sign in"}))
+    with pytest.raises(module.NoCredential, match="has never signed in to organization 'contoso'"):
+        credential(az_world(script, run=printing(json.dumps({"accessToken": token}))))
+    assert [(request.body_limit, request.why) for request in script.requests] == [(0, False), (0, True)]
 
 
 NOBODY = (
@@ -4195,6 +4317,16 @@ DESKTOP = {"DISPLAY": ":0"}
         ),
         pytest.param({"WSL_DISTRO_NAME": "x"}, "linux", "wslview", ["/bin/wslview", "%s"], id="WSL"),
         pytest.param(
+            {"WSL_DISTRO_NAME": "x", "IN": "1"},
+            "linux",
+            "wslview",
+            ["/bin/wslview", "%s"],
+            id="WSL made from an image",
+        ),
+        pytest.param(
+            {"WSL_DISTRO_NAME": "x", "container": "podman"}, "linux", "wslview", None, id="container in WSL"
+        ),
+        pytest.param(
             {"WSL_INTEROP": "x"},
             "linux",
             "rundll32.exe",
@@ -4264,6 +4396,9 @@ def test_authorize_url() -> None:
         ("/?code=c&state=S", "", 303, {"code": "c", "state": "S"}),
         ("/", "error=access_denied&state=S", 200, {"error": "access_denied", "state": "S"}),
         ("/", "", 200, None),
+        ("/done", "", 200, None),
+        ("/failed", "", 200, None),
+        ("/done", "code=c&state=S", 404, None),
         ("/?state=S", "", 400, None),
         ("/?code=c", "", 400, None),
         ("/?code=c&state=T", "", 400, None),
@@ -4277,6 +4412,8 @@ def test_answer_browser(target: str, form: str, status: int, answer: dict[str, s
     page = module.answer_browser(target, form, "S")
     assert (page[0], page[2]) == (status, answer or {})
     assert "c&" not in page[1]
+    said = {"code": "You are signed in", "error": "did not succeed"}
+    assert all(text in page[1] for key, text in said.items() if key in page[2])
 
 
 @given(st.text(), st.text())
@@ -4415,7 +4552,9 @@ def at_terminal(script: Script, **changes: Any) -> tuple[module.World, Clock, li
 
 
 def test_a_device_code_is_polled_as_told() -> None:
-    polls: list[Any] = [pending(), DROPPED, pending("slow_down"), pending(), GRANTED]
+    portal = response(200, b"<html>")
+    trouble = pending("temporarily_unavailable")
+    polls: list[Any] = [pending(), DROPPED, portal, trouble, pending("slow_down"), pending(), GRANTED]
     script = Script(response(200, DEVICE), *polls)
     world, clock, told = at_terminal(script)
     found = module.device_code(world, a_challenge())
@@ -4424,7 +4563,7 @@ def test_a_device_code_is_polled_as_told() -> None:
         "To sign in to organization 'contoso', open https://microsoft.com/devicelogin and enter the code "
         "ABCD-EFGH within 3 min."
     ]
-    assert clock.seconds == 5 + 5 + 5 + 10 + 10
+    assert clock.seconds == 5 + 5 + 5 + 5 + 5 + 10 + 10
     first, second = script.requests[:2]
     assert (first.url, second.url) == (f"{ENTRA}/oauth2/v2.0/devicecode", f"{ENTRA}/oauth2/v2.0/token")
     assert dict(parse_qsl((first.body or b"").decode())) == {
@@ -4492,7 +4631,10 @@ def test_a_refresh_token_that_is_over_is_dropped_and_said_once() -> None:
 
 def test_a_refresh_token_that_is_over_is_an_error_where_nobody_is_asked() -> None:
     world = make_world(send=Script(response(400, {"error": "invalid_grant"})), store=Kept(REFRESH))
-    with pytest.raises(module.EntraRefused, match=r"^refresh_token: Entra did not accept the sign-in"):
+    said = (
+        r"^refresh_token: Entra did not accept the sign-in \(invalid_grant\): run the command in a terminal,"
+    )
+    with pytest.raises(module.EntraRefused, match=said):
         module.refresh_token(world, a_challenge())
     assert world.store.read(f"refresh/{TENANT}") is None
 
@@ -4502,6 +4644,28 @@ def test_a_refresh_token_survives_what_is_not_its_fault() -> None:
     with pytest.raises(module.EntraRefused):
         module.refresh_token(world, a_challenge())
     assert world.store.read(f"refresh/{TENANT}") is not None
+
+
+@pytest.mark.parametrize("error", ["temporarily_unavailable", "server_error"])
+def test_a_refresh_token_outlives_a_trouble_of_entras(error: str) -> None:
+    world, _, told = at_terminal(Script(response(400, {"error": error})), store=Kept(REFRESH))
+    with pytest.raises(module.NetworkError, match=f"Entra has trouble .{error}.: try again"):
+        module.refresh_token(world, a_challenge())
+    assert world.store.read(f"refresh/{TENANT}") is not None
+    assert not told
+
+
+def test_a_refresh_token_that_another_process_replaced_is_not_missed() -> None:
+    store, asked = Kept(REFRESH), list[str]()
+
+    def send(request: module.Request, seconds: float) -> module.Response:
+        asked.append(dict(parse_qsl((request.body or b"").decode()))["refresh_token"])
+        store.write(f"refresh/{TENANT}", json.dumps({"refresh_token": "new"}), module.KEYRING)
+        return GRANTED if asked[-1] == "new" else response(400, {"error": "invalid_grant"})
+
+    found = module.refresh_token(make_world(send=send, store=store), a_challenge())
+    assert found is not None
+    assert asked == ["old", "new"]
 
 
 @pytest.mark.parametrize(
@@ -4544,6 +4708,43 @@ def test_join_entry_never_raises(head: str, rest: list[str | None]) -> None:
     assert len(module.part_names("x", head)) < 100
 
 
+def test_the_port_of_a_sign_in_is_closed_before_its_code_is_redeemed() -> None:
+    places: list[tuple[str, int]] = []
+
+    def start(command: Sequence[str]) -> Callable[[], bool]:
+        query = dict(parse_qsl(urlsplit(command[1]).query))
+        places.append(("127.0.0.1", urlsplit(query["redirect_uri"]).port or 0))
+        say(places[0][1], f"GET /?code=c&state={query['state']} HTTP/1.1\r\n\r\n")
+        say(places[0][1], "GET /done HTTP/1.1\r\n\r\n")
+        return lambda: False
+
+    def send(request: module.Request, seconds: float) -> module.Response:
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(places[0], timeout=5).close()
+        return GRANTED
+
+    world = make_world(
+        browser=lambda: ["my", "%s"], start=start, listen=module.Listener, send=send, random=lambda: "S"
+    )
+    assert module.browser(world, a_challenge()) is not None
+    assert len(places) == 1
+
+
+def test_a_platform_that_does_not_answer_is_not_waited_for() -> None:
+    """A queue that is full answers nobody who wants to connect."""
+    with socket.socket() as server, contextlib.ExitStack() as held:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
+        with pytest.raises(module.NetworkError, match=r"could not be reached \(ConnectTimeout") as caught:
+            module.send(module.local_get(url, "2018-02-01", {}), 10)
+    assert not caught.value.passing
+
+
 @POSIX
 def test_who_waits_for_a_turn_stops_waiting_in_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
@@ -4574,6 +4775,8 @@ def test_the_proxy_of_the_environment(
     assert (module._pool(request).proxy is not None) is proxied
     local = dataclasses.replace(request, direct=True)
     assert module._pool(local).proxy is None
+    for host in ("localhost:8443", "127.0.0.1", "[::1]:443", "169.254.169.254"):
+        assert module._pool(module.headers_only(f"https://{host}/")).proxy is None
 
 
 @pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"], ids=["direct", "through a proxy"])
@@ -5292,7 +5495,7 @@ def test_the_last_page_is_waited_for() -> None:
     def browse(port: int) -> None:
         pages.append(say(port, "GET /?code=c&state=S HTTP/1.1\r\n\r\n"))
         time.sleep(0.7)
-        pages.append(say(port, "GET / HTTP/1.1\r\n\r\n"))
+        pages.append(say(port, "GET /done HTTP/1.1\r\n\r\n"))
 
     with module.Listener("S") as listener:
         person = threading.Thread(target=browse, args=(listener.port,))
@@ -6746,8 +6949,8 @@ def test_a_browser_signs_in_once(machine: Machine, mode: str) -> None:
     assert machine.get(UPLOAD) == token
     assert asked(machine) == []
     address, _, page = (machine.home.parent / "browser.closed").read_text().partition("\n")
-    assert re.fullmatch(r"http://localhost:\d+/?", address)
-    assert "close this page" in page
+    assert re.fullmatch(r"http://localhost:\d+/?(done)?", address)
+    assert "You are signed in at Microsoft. You can close this page" in page
     (command,) = opened(machine)
     assert machine.services.secrets.found(" ".join(command) + page) == []
     with pytest.raises(OSError, match="refused"):
@@ -7938,7 +8141,7 @@ def test_the_request_with_a_certificate(worker: Machine, form: str, chain: str) 
     assert claims["iss"] == claims["sub"] == robot(worker).client_id
     assert f"POST {claims['aud']}" == REDEEM
     assert began - 5 <= claims["nbf"] <= claims["exp"] - 600 <= began + 30
-    assert len(claims["jti"]) >= 16
+    assert str(uuid.UUID(claims["jti"])) == claims["jti"]
 
 
 def test_every_assertion_is_another(worker: Machine) -> None:
@@ -7947,6 +8150,17 @@ def test_every_assertion_is_another(worker: Machine) -> None:
     worker.get(**environ)
     sent = [read_jwt(each.form.get("client_assertion", "..."))[1] for each in worker.services.seen()]
     assert len({claims["jti"] for claims in sent if claims}) == 2
+
+
+def test_a_password_for_a_key_that_is_not_locked(worker: Machine) -> None:
+    gets(worker, "entra of robot", **with_certificate(worker), AZURE_CLIENT_CERTIFICATE_PASSWORD="left over")
+
+
+def test_a_certificate_for_a_feed_comes_with_its_chain(worker: Machine) -> None:
+    """As artifacts-credprovider sends it."""
+    worker.get(**feed_with_certificate(worker))
+    (request,) = worker.services.seen(host="login.microsoftonline.com")
+    assert read_jwt(request.form["client_assertion"])[0]["x5c"]
 
 
 @pytest.mark.parametrize("password", ["", "pass word", "pässwörd"])
@@ -8096,10 +8310,11 @@ def test_cloud_shell_speaks_for_a_person(worker: Machine) -> None:
         f"{ARC_FOLDER}/deeper/secret.key",
         f"{ARC_FOLDER}/secret.txt",
         f"{ARC_FOLDER}/nowhere.key",
+        f"{ARC_FOLDER}/link.key",
         "secret.key",
         "",
     ],
-    ids=["elsewhere", "dots", "deeper", "no key", "not there", "no folder", "none"],
+    ids=["elsewhere", "dots", "deeper", "no key", "not there", "link", "no folder", "none"],
 )
 def test_a_file_that_is_not_a_key_of_arc_is_not_sent(worker: Machine, realm: str) -> None:
     private = beside(worker, "secret.key", "private-of-ada")
@@ -8108,6 +8323,7 @@ def test_a_file_that_is_not_a_key_of_arc_is_not_sent(worker: Machine, realm: str
     tokens.mkdir(parents=True)
     for path in (tokens / "secret.key", tokens.parent / "secret.txt"):
         path.write_text("private-of-ada")
+    (tokens.parent / "link.key").symlink_to(tokens / "secret.key")
     worker.services.identities.realm = realm.format(outside=private) or '""'
     said = worker.fails(**environ)
     assert said.startswith("managed_identity: the key file of Azure Arc")
@@ -8136,6 +8352,13 @@ def test_an_old_agent_of_arc_that_gives_another_identity_is_refused(worker: Mach
     assert asked(worker)[:2] == ["GET localhost", "GET localhost"]
 
 
+def test_the_identity_that_arc_is_asked_for_may_be_in_capitals(worker: Machine) -> None:
+    own = worker.services.identities
+    own.system, own.assigned = other_app(worker), [robot(worker)]
+    environ = {**on_arc(worker), "AZURE_CLIENT_ID": f" {robot(worker).client_id.upper()} "}
+    gets(worker, "entra of robot", **environ)
+
+
 # Service Fabric.
 
 
@@ -8144,6 +8367,7 @@ def test_a_cluster_with_another_certificate_is_told_nothing(worker: Machine, thu
     environ = {**on_fabric(worker), "IDENTITY_SERVER_THUMBPRINT": thumbprint}
     said = worker.fails(**environ)
     assert said.startswith("managed_identity: ")
+    assert "IDENTITY_SERVER_THUMBPRINT" in said
     assert not worker.services.seen(host="127.0.0.1")
 
 
@@ -8831,6 +9055,13 @@ def test_an_azure_devops_server_takes_what_is_set(machine: Machine) -> None:
     machine.keyring("del", SERVER, "me", **chain)
     said = machine.fails(SERVER, **chain)
     assert "Azure DevOps Server" in said
+
+
+def test_a_host_of_azure_is_no_server_whatever_names_it(worker: Machine) -> None:
+    environ = {CURRENT + "VSTS_HOSTS": "pkgs.dev.azure.com;.corp.example", **with_secret(worker)}
+    gets(worker, "entra of robot", **environ)
+    server = SERVER.replace("example.com", "corp.example")
+    assert "Azure DevOps Server" in worker.fails(server, **environ)
 
 
 def test_a_server_that_nobody_named_is_not_ours(worker: Machine) -> None:
@@ -10585,6 +10816,7 @@ NOT_LET_THROUGH = "The proxy did not let us through to pkgs.dev.azure.com: check
 NOT_REACHED = r"pkgs.dev.azure.com could not be reached \(\w+\): check the network and HTTPS_PROXY, "
 PROXIES = {
     "closed": ("http", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", NOT_LET_THROUGH),
+    "another password": ("http", b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", NOT_LET_THROUGH),
     "no gateway": ("http", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", NOT_LET_THROUGH),
     "drops": ("http", b"", NOT_REACHED),
     "garbage": ("http", b"\x00\xff\x1b[2J garbage\r\n\r\n", NOT_REACHED),
@@ -10604,6 +10836,12 @@ def test_a_proxy_that_does_not_work(machine: Machine, scheme: str, answer: bytes
     if scheme == "https" and not at_least("urllib3", 2):  # which does not say whose TLS it was
         said = NOT_REACHED
     assert re.match(said, sentence), sentence
+    tries = Path(machine.environ["KEYRINGS_ARTIFACTS_LOGFILE"]).read_text().count(f"GET {FEED}: ")
+    once = (scheme, answer[8:11]) == (
+        "http",
+        b" 40",
+    ) or scheme == "socks5"  # a wrong password, given again, may lock an account
+    assert tries == (1 if once else 3)
 
 
 def test_a_proxy_that_speaks_tls_unasked(machine: Machine) -> None:
