@@ -380,7 +380,7 @@ def is_on(environ: Mapping[str, str], name: str) -> bool:
 # --- feeds -----------------------------------------------------------------------------------
 
 # Patterns are texts: `re` compiles one when it is first used, and keeps it.
-_AUTHORITY: Final = r"(?ai)([a-z0-9.-]+)(?::(?:443)?|(:\d{1,5}))?"
+_AUTHORITY: Final = r"(?ai)((?:[a-z0-9-]+\.)*[a-z0-9-]+)(?::(?:443)?|(:\d{1,5}))?"
 _ORGANIZATION: Final = r"[^\W_][\w.-]*"
 _GUID: Final = r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _HOST_GUID: Final = r"a[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}"
@@ -462,6 +462,10 @@ def clean_token(value: str, name: str) -> str:
     """Return a credential that a person gave under a name; raises where it cannot be one."""
     if not value.strip():
         raise ArtifactsError(f"{name} is set but empty: set it to a token, or unset it.")
+    if value.startswith("$(") or value.startswith(
+        "${"
+    ):  # which Azure Pipelines leaves where none has that name
+        raise ArtifactsError(f"{name} holds the name of a variable in place of its value: set it to a token.")
     if not is_token(value):
         raise ArtifactsError(
             f"{name} holds a line break, a space or another character that no token has: "
@@ -621,6 +625,14 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         )
     pat_days = float(days or min(wanted, MAX_PAT_DAYS))
     return Settings(parse_token_type(environ), pat_days, scope, min(wanted or SESSION_DAYS, SESSION_DAYS))
+
+
+def customary_name(environ: Mapping[str, str]) -> str:
+    """Return the user name for a caller who names none; raises for one that breaks a line in two."""
+    name = environ.get("AZURE_DEVOPS_USERNAME", "").strip()
+    if not name.isprintable():
+        raise ArtifactsError("AZURE_DEVOPS_USERNAME holds a line break or the like: set it to a name alone.")
+    return name or DEFAULT_USERNAME
 
 
 def parse_token_type(environ: Mapping[str, str]) -> str:
@@ -817,20 +829,22 @@ def is_sign_in(response: Response) -> bool:
     return response.status in (203, 301, 302, 307, 308, 401)
 
 
+NO_SUCH_FEED: Final = (
+    "{} knows no such feed ({}): check the names of organization, project and feed in the URL."
+)
+
+
 def read_challenge(feed: Feed, response: Response) -> Discovered:
     """Return who signs in for a feed; raises `PublicFeed` where nobody has to.
 
     `response` answers an unauthenticated GET. What its headers tell is Microsoft's, or raises.
     """
-    # Anybody may read a public feed; writing takes a credential, and a host alone is no feed.
-    reading = not feed.takes_uploads and not feed.bare
+    # Anybody may read a public feed; writing takes a credential, and an organization alone is no feed.
+    reading = "/_packaging/" in feed.url.lower() and not feed.takes_uploads
     if reading and (200 <= response.status < 300 or response.status == 303) and not is_sign_in(response):
         raise PublicFeed
     if reading and response.status == 404:
-        raise ArtifactsError(
-            f"{feed.host} knows no such feed ({shown(feed.url)}): check the names of organization, "
-            "project and feed in the URL."
-        )
+        raise ArtifactsError(NO_SUCH_FEED.format(feed.host, shown(feed.url)))
     if response.status in (400, 403) and not response.lines("x-vss-e2eid"):
         raise NetworkError(
             f"{feed.host} answered {response.status} before anybody signed in: a firewall, a proxy "
@@ -934,6 +948,8 @@ def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Respo
     Raises `BearerRefused`, `LifetimeRefused`, `PolicyRefused` for any other refusal (the PAT service
     names one in the body, whatever the status), and `ArtifactsError` for an answer that is neither.
     """
+    if response.status < 300 and "text/html" in "".join(response.lines("content-type")).lower():
+        response = replace(response, status=203)  # the sign-in page, whatever its status
     body = parse_object(response.body)
     error: object = str(body.get("patTokenError") or "none").lower()
     if error == "none":
@@ -2144,8 +2160,10 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
                 raise SignInEnded(str(error)) from None
             log.debug("%s", error)
             failures.append(error)
-    silent = silence(challenge, world.environ) or "there is neither a browser nor a terminal"
-    raise NoCredential(challenge, failures, silent)
+    silent = "there is neither a browser nor a terminal"
+    if not {browser, device_code} & set(chosen_sources(world.environ)):
+        silent = "KEYRINGS_ARTIFACTS_SOURCES leaves out browser and device_code"
+    raise NoCredential(challenge, failures, silence(challenge, world.environ) or silent)
 
 
 def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: World) -> Session:
@@ -2155,6 +2173,7 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
     `BearerRefused` where the organization does not take the token at all.
     """
     asked = settings.token_type or ("pat" if bearer.ours and world.store.keeps() else "session")
+    refused = ""
     for kind in LADDER[LADDER.index(asked) : -1] if bearer.person else ():
         try:
             return replace(mint(kind, challenge, bearer, settings, world), asked=asked)
@@ -2162,9 +2181,12 @@ def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: Wo
             # PATs are of organizations with a tenant: elsewhere the next exchange tells who is a stranger.
             if isinstance(refusal, BearerRefused) and (kind != "pat" or challenge.tenant):
                 raise
-            log.debug("%s refused: %s", kind, refusal)
-    check = replace(check_request(challenge.feed, bearer.token), why=True)
-    refuse_stranger(challenge, bearer, fetch(check, world))
+            refused = str(refusal)
+            log.debug("%s refused: %s", kind, refused)
+    check = fetch(replace(check_request(challenge.feed, bearer.token), why=True), world)
+    refuse_stranger(challenge, bearer, check)
+    if refused == "404" and check.status == 404:  # an address for uploads, which nobody knew before
+        raise NetworkError(NO_SUCH_FEED.format(challenge.feed.host, shown(challenge.feed.url)), passing=False)
     return Session(
         bearer.token,
         "entra",
@@ -3158,7 +3180,7 @@ def _send(request: Request) -> Response:
     headers = tuple((name.lower(), value) for name, value in answer.headers.items())
     body = b""
     try:
-        if not headers:  # cut off, or no HTTP at all
+        if not headers and answer.status != 204:  # cut off, or no HTTP at all
             raise ConnectionError
         limit = request.body_limit or (MAX_BODY if request.why and answer.status in (401, 403) else 0)
         for part in answer.stream(decode_content=False) if limit else ():
@@ -3916,8 +3938,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
             answer = credential_for(feed, service, username, world)
             if answer is None:
                 return None
-            name = username or answer.username or world.environ.get("AZURE_DEVOPS_USERNAME")
-            return SimpleCredential(name or DEFAULT_USERNAME, answer.password)
+            name = username or answer.username or customary_name(world.environ)
+            return SimpleCredential(name, answer.password)
         except ArtifactsError as error:
             problem = str(error)
         except KeyboardInterrupt:

@@ -2571,6 +2571,7 @@ LOOK_ALIKES = [
     "https://[::ffff:13.107.42.20]/contoso/",
     "https://[pkgs.dev.azure.com]/contoso/",
     "https://.pkgs.visualstudio.com/contoso/",
+    "https://contoso..pkgs.visualstudio.com/",
     "https://-.pkgs.visualstudio.com/contoso/",
     "https:pkgs.dev.azure.com/contoso/",
     "https:/pkgs.dev.azure.com/contoso/",
@@ -2860,6 +2861,18 @@ def endpoints(*entries: object) -> str:
 
 
 @pytest.mark.parametrize(
+    ("value", "name"),
+    [("build", "build"), (" build ", "build"), (" ", "VssSessionToken"), ("a\nb", None), ("a\x1b[2J", None)],
+)
+def test_customary_name(value: str, name: str | None) -> None:
+    if name:
+        assert module.customary_name({"AZURE_DEVOPS_USERNAME": value}) == name
+    else:
+        with pytest.raises(module.ArtifactsError, match=r"^AZURE_DEVOPS_USERNAME holds a line break"):
+            module.customary_name({"AZURE_DEVOPS_USERNAME": value})
+
+
+@pytest.mark.parametrize(
     ("endpoint", "matches"),
     [
         (FEED, True),
@@ -3069,6 +3082,11 @@ DOCKER = "/run/secrets/azure_devops_ext_pat"
             "SYSTEM_ACCESSTOKEN holds a line break, a space or another character that no token "
             "has: set it again to the token alone.",
         ),
+        (
+            {"SYSTEM_ACCESSTOKEN": "$(System.AccessToken)"},
+            no_file,
+            "SYSTEM_ACCESSTOKEN holds the name of a variable in place of its value: set it to a token.",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_one_sentence(
@@ -3179,6 +3197,8 @@ def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
         (UPLOAD, 404, False),
         (UPLOAD, 405, False),
         (FEED, 203, False),
+        ("https://pkgs.dev.azure.com/contoso/", 200, False),
+        ("https://pkgs.dev.azure.com/contoso/", 404, False),
         ("contoso.pkgs.visualstudio.com", 200, False),
         ("contoso.pkgs.visualstudio.com", 404, False),
     ],
@@ -3382,6 +3402,7 @@ NO_TOKEN = "vssps.dev.azure.com answered without a token: try again later."
         ),
         ("session", response(203, b"<html>"), "BearerRefused", TF400813.format("")),
         ("session", response(302), "BearerRefused", TF400813.format("")),
+        ("session", response(200, content_type="text/html"), "BearerRefused", TF400813.format("")),
         ("session", response(400, {"message": "validTo"}), "LifetimeRefused", "400"),
         ("session", response(403, {"message": "VS403"}), "PolicyRefused", "403"),
         ("session", response(404), "PolicyRefused", "404"),
@@ -4106,6 +4127,16 @@ def test_the_token_of_an_application_is_used_as_it_is() -> None:
     assert [request.body_limit for request in script.requests] == [0, 0]
 
 
+@pytest.mark.parametrize("check", [404, 405, 200])
+def test_an_organization_that_nobody_knows_is_one_sentence_for_uploads_too(check: int) -> None:
+    script = Script(response(404), response(404), response(check))
+    if check == 404:
+        with pytest.raises(module.NetworkError, match=f"knows no such feed .{UPLOAD}."):
+            credential(az_world(script), UPLOAD)
+    else:
+        assert credential(az_world(script), UPLOAD)
+
+
 def test_a_stranger_is_told_why_though_only_the_body_says_it() -> None:
     token = jwt({"idtyp": "app", "appid": "robot", "exp": NOW + 3600})
     script = Script(CHALLENGED, response(401, {"message": "TF401444: Please sign in"}))
@@ -4129,6 +4160,12 @@ NOBODY = (
             [CHALLENGED],
             NOBODY.format("there is neither a browser nor a terminal", TENANT),
             id="no az",
+        ),
+        pytest.param(
+            {"which": lambda _: None, "environ": {"KEYRINGS_ARTIFACTS_SOURCES": "azure_cli"}},
+            [CHALLENGED],
+            NOBODY.format("KEYRINGS_ARTIFACTS_SOURCES leaves out browser and device_code", TENANT),
+            id="no source that asks",
         ),
         pytest.param(
             {},
@@ -5442,6 +5479,11 @@ def test_a_body_that_nobody_wants_may_be_cut_off() -> None:
     with saying(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 20\r\n\r\n") as url:
         request = module.Request("GET", url, {}, body_limit=0, direct=True)
         assert module.send(request, 10).status == 401
+
+
+def test_an_answer_that_says_nothing_more_may_have_no_headers() -> None:
+    with saying(b"HTTP/1.1 204 No Content\r\n\r\n") as url:
+        assert module.send(module.Request("DELETE", url, {}, direct=True), 10).status == 204
 
 
 # The port to which a browser brings the answer.
