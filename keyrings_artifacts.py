@@ -948,9 +948,9 @@ def read_minted(kind: str, challenge: Challenge, bearer: Bearer, response: Respo
     Raises `BearerRefused`, `LifetimeRefused`, `PolicyRefused` for any other refusal (the PAT service
     names one in the body, whatever the status), and `ArtifactsError` for an answer that is neither.
     """
-    if response.status < 300 and "text/html" in "".join(response.lines("content-type")).lower():
-        response = replace(response, status=203)  # the sign-in page, whatever its status
     body = parse_object(response.body)
+    if not body and response.status < 300 and "text/html" in "".join(response.lines("content-type")).lower():
+        response = replace(response, status=203)  # the sign-in page, whatever its status
     error: object = str(body.get("patTokenError") or "none").lower()
     if error == "none":
         refuse_stranger(challenge, bearer, response)
