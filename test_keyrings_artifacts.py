@@ -9404,8 +9404,8 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
     ),
     "certificate over": (expired_server, "feed", "is not valid at this time", "check the clock"),
     "session over for good": (spent, "session", "expired 1 day", SIGN_IN_COMMAND),
-    "clock ahead": ({"STAND_IN_CLOCK": "172801"}, "clock", "2 days, 0:00:0", "set the clock"),
-    "clock behind": ({"STAND_IN_CLOCK": "-172801"}, "clock", "2 days, 0:00:0", "set the clock"),
+    "clock ahead": ({"STAND_IN_CLOCK": "172830"}, "clock", "2 days, 0:00:", "set the clock"),
+    "clock behind": ({"STAND_IN_CLOCK": "-172830"}, "clock", "2 days, 0:00:", "set the clock"),
     "session expired": (over, "session", "expired 1:00:0", SIGN_IN_COMMAND),
     "session revoked": (revoked, "feed", "refuses the credential (the session kept)", "keyring del "),
     "PAT expired": (
