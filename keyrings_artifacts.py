@@ -91,6 +91,7 @@ MAX_PAT_DAYS: Final = 365  # https://learn.microsoft.com/azure/devops/organizati
 CALL_SECONDS: Final = 50.0  # for a whole call, beside what people take: installers wait behind it
 TRIES: Final = 3
 TRY_SECONDS: Final = 10.0
+QUIET_SECONDS: Final = 40.0  # of nothing but faults, while a person is waited for
 MAX_RETRY_AFTER: Final = 5.0  # seconds
 MAX_BODY: Final = 1 << 18  # bytes; a token answer is a few thousand
 MAX_TOKEN: Final = 1 << 14  # characters
@@ -655,7 +656,7 @@ def comparable(url: str) -> str:
     authority, slash, path = rest.partition("/")
     host = authority.rpartition("@")[2].removesuffix(":443")
     path = re.split("[?#]", path)[0]
-    return f"{scheme}://{host}{slash}{quote(unquote(path), safe=_PATH_SAFE)}".lower()
+    return f"{scheme}://{host}{slash}{quote(unquote(path), _PATH_SAFE, 'utf-8', 'surrogatepass')}".lower()
 
 
 def folder(url: str) -> str:
@@ -1878,6 +1879,16 @@ def read_device(challenge: Challenge, url: str, response: Response) -> tuple[Req
     return poll, user_code, page, seconds if seconds > 0 else 15 * MINUTE, interval
 
 
+def polled(poll: Request, heard: float, world: World) -> Response:
+    """Return the answer to a poll; for a drop, which is none (RFC 8628 §3.5), an empty one, for a while."""
+    try:
+        return fetch(poll, world)
+    except NetworkError:
+        if world.ticks() - heard > QUIET_SECONDS:
+            raise
+        return Response(0)
+
+
 def device_code(world: World, challenge: Challenge) -> Bearer | None:
     """Return the token of a person who enters a code on a web page, or `None` without a terminal.
 
@@ -1895,20 +1906,21 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         f"To sign in to organization '{challenge.feed.organization}', open {page} and enter the code "
         f"{user_code} within {lasting(seconds)}."
     )
-    due = world.ticks() + interval
+    heard, due = world.ticks(), world.ticks() + interval
     for left in waiting(world, challenge, seconds):
         pause = due - world.ticks()
         if pause > 0:
             world.sleep(min(left, pause))
             continue
         due = world.ticks() + interval
-        with suppress(NetworkError):  # a drop is no answer
-            response = fetch(poll, world)
-            body = parse_object(response.body)  # no JSON, no answer of Entra's
-            if body.get("error") == "slow_down":  # RFC 8628 §3.5
-                interval, due = interval + 5, due + 5
-            elif body and str(body.get("error")) not in PASSING | {"authorization_pending"}:
-                break
+        response = polled(poll, heard, world)
+        body = parse_object(response.body)  # no JSON, no answer of Entra's
+        heard = world.ticks() if body else heard
+        final = body and str(body.get("error")) not in PASSING | {"authorization_pending"}
+        if body.get("error") == "slow_down":  # RFC 8628 §3.5
+            interval, due = interval + 5, due + 5
+        elif final or world.ticks() - heard > QUIET_SECONDS:
+            break
     return signed_in("device_code", challenge, response, world)
 
 
@@ -2851,9 +2863,16 @@ def lock(name: str, seconds: float, shared: bool) -> Iterator[Turn]:
             held.callback(turn.release)
         with suppress(OSError, RuntimeError):
             if shared:
-                stream = held.enter_context(open_lock(name))
+                stream = open_lock(name)
+                held.callback(shut, stream)
                 lock_file(stream, seconds)
         yield Turn(stream, name)
+
+
+def shut(stream: TextIO) -> None:
+    """Close a file, whether or not a full disk takes what was written to it."""
+    with suppress(OSError):
+        stream.close()
 
 
 def open_lock(name: str) -> TextIO:
@@ -3191,9 +3210,16 @@ def _send(request: Request) -> Response:
                     "and who is between you and it.",
                     passing=False,
                 )
+        if limit and not body and answer.status == 200 and request.method != "DELETE" and not framed(headers):
+            raise ConnectionError
     finally:
         answer.close()
     return Response(answer.status, headers, body)
+
+
+def framed(headers: Sequence[tuple[str, str]]) -> bool:
+    """Whether headers tell where the body ends: without a body, those that do not were cut off."""
+    return any(name in ("content-length", "transfer-encoding") for name, _ in headers)
 
 
 def _pool(request: Request) -> Any:
@@ -3204,14 +3230,13 @@ def _pool(request: Request) -> Any:
     if request.pin:
         return urllib3.PoolManager(cert_reqs="CERT_NONE", assert_fingerprint=request.pin)
     trust = _trust(*map(os.environ.get, _TRUSTED)) if request.url.startswith("https:") else None
-    if request.direct:
-        return urllib3.PoolManager(ssl_context=trust)
-    proxy = proxy_for(host)
+    proxy = "" if request.direct else proxy_for(host)
     if not proxy:
         return urllib3.PoolManager(ssl_context=trust)
     try:
         parts = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
-        pair = base64.b64encode(unquote(parts.auth or "").encode()).decode()
+        auth = parts.auth and (parts.auth if ":" in parts.auth else f"{parts.auth}:")
+        pair = base64.b64encode(unquote(auth or "").encode()).decode()
         return urllib3.ProxyManager(
             parts._replace(auth=None).url,
             proxy_headers={"Proxy-Authorization": f"Basic {pair}"} if pair else None,

@@ -2860,6 +2860,10 @@ def endpoints(*entries: object) -> str:
     return json.dumps({"endpointCredentials": entries})
 
 
+def test_an_address_with_a_lone_surrogate_is_compared_as_others_are() -> None:
+    assert module.comparable(f"{FEED}\ud800") == module.comparable(f"{FEED}\ud800/").rstrip("/")
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [("build", "build"), (" build ", "build"), (" ", "VssSessionToken"), ("a\nb", None), ("a\x1b[2J", None)],
@@ -4628,6 +4632,22 @@ def test_a_device_code_is_waited_for_as_long_as_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (DROPPED, "dropped"),
+        (response(200, b"<html>"), "device_code: Entra did not accept the sign-in"),
+        (pending("server_error"), f"Nobody signed in to organization 'contoso' within 3 min: {AGAIN}"),
+    ],
+    ids=["drops", "a portal's page", "trouble of Entra's"],
+)
+def test_a_device_code_among_faults_alone_is_given_up(answer: Any, said: str) -> None:
+    world, clock, _ = at_terminal(Script(response(200, DEVICE), *[answer] * 40))
+    with pytest.raises(module.ArtifactsError, match=f"^{said}"):
+        module.device_code(world, a_challenge())
+    assert clock.seconds <= (180 if "Nobody" in said else 50)
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         ("authorization_declined", "device_code: the sign-in was declined"),
@@ -4825,6 +4845,18 @@ def test_no_body_waits_for_its_headers(monkeypatch: pytest.MonkeyPatch, proxy: s
     assert (pool.proxy is not None) is bool(proxy)
     options = pool.conn_kw.get("socket_options", pool.ConnectionCls.default_socket_options)
     assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in options
+
+
+@pytest.mark.parametrize(
+    ("user", "login"),
+    [("me", "me:"), ("me:", "me:"), ("me:p%40ss", "me:p@ss"), (":p", ":p"), ("me%3Ax", "me:x:")],
+)
+def test_the_login_of_a_proxy(monkeypatch: pytest.MonkeyPatch, user: str, login: str) -> None:
+    monkeypatch.setenv("https_proxy", f"http://{user}@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    header = module._pool(module.headers_only(FEED)).proxy_headers["Proxy-Authorization"]
+    assert base64.b64decode(header.removeprefix("Basic ")).decode() == login
 
 
 @pytest.mark.parametrize("proxy", ["http://me:p#x@h:1", "http://me:p/x@h:1", "http://h:port", "http://[::1"])
@@ -5464,10 +5496,11 @@ def saying(answer: bytes) -> Iterator[str]:
         b"",
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n",
         b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"token": ',
         b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{"token": ',
     ],
-    ids=["nothing", "status line", "no headers", "half a body", "half a chunk"],
+    ids=["nothing", "status line", "no headers", "half the headers", "half a body", "half a chunk"],
 )
 def test_an_answer_that_is_cut_off_is_a_drop(answer: bytes) -> None:
     with saying(answer) as url, pytest.raises(module.NetworkError, match="could not be reached") as caught:
