@@ -91,7 +91,7 @@ MAX_PAT_DAYS: Final = 365  # https://learn.microsoft.com/azure/devops/organizati
 CALL_SECONDS: Final = 50.0  # for a whole call, beside what people take: installers wait behind it
 TRIES: Final = 3
 TRY_SECONDS: Final = 10.0
-QUIET_SECONDS: Final = 40.0  # of nothing but faults, while a person is waited for
+QUIET_SECONDS: Final = 35.0  # of nothing but faults, while a person is waited for
 MAX_RETRY_AFTER: Final = 5.0  # seconds
 MAX_BODY: Final = 1 << 18  # bytes; a token answer is a few thousand
 MAX_TOKEN: Final = 1 << 14  # characters
@@ -842,7 +842,8 @@ def read_challenge(feed: Feed, response: Response) -> Discovered:
     """
     # Anybody may read a public feed; writing takes a credential, and an organization alone is no feed.
     reading = "/_packaging/" in feed.url.lower() and not feed.takes_uploads
-    if reading and (200 <= response.status < 300 or response.status == 303) and not is_sign_in(response):
+    given = response.status == 303 and "/download/" in feed.url.lower()  # a file, from where it lies
+    if reading and (200 <= response.status < 300 or given) and not is_sign_in(response):
         raise PublicFeed
     if reading and response.status == 404:
         raise ArtifactsError(NO_SUCH_FEED.format(feed.host, shown(feed.url)))
@@ -1906,7 +1907,7 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         f"To sign in to organization '{challenge.feed.organization}', open {page} and enter the code "
         f"{user_code} within {lasting(seconds)}."
     )
-    heard, due = world.ticks(), world.ticks() + interval
+    heard = due = world.ticks() + interval
     for left in waiting(world, challenge, seconds):
         pause = due - world.ticks()
         if pause > 0:
@@ -1915,7 +1916,7 @@ def device_code(world: World, challenge: Challenge) -> Bearer | None:
         due = world.ticks() + interval
         response = polled(poll, heard, world)
         body = parse_object(response.body)  # no JSON, no answer of Entra's
-        heard = world.ticks() if body else heard
+        heard = due if body else heard
         final = body and str(body.get("error")) not in PASSING | {"authorization_pending"}
         if body.get("error") == "slow_down":  # RFC 8628 §3.5
             interval, due = interval + 5, due + 5

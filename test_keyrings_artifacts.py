@@ -3196,7 +3196,8 @@ def test_read_challenge_of_other_hosts(url: str, token_service: str) -> None:
     ("url", "status", "public"),
     [
         (FEED, 200, True),
-        (FEED, 303, True),
+        (FEED, 303, False),
+        (FEED.replace("simple/", "download/x/1.0/x-1.0.tar.gz"), 303, True),
         (UPLOAD, 200, False),
         (UPLOAD, 404, False),
         (UPLOAD, 405, False),
