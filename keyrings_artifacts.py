@@ -398,8 +398,7 @@ def parse_feed(service: str, servers: Collection[str] = ()) -> Feed | None:
 
     Recognized by host: https, the default port, an allow-listed name; user info, query and
     fragment are dropped. A bare host name is a feed where it names an organization. `servers` are
-    Azure DevOps Servers, each an organization of its own: `host`, `host:port`, or
-    `.suffix` of hosts.
+    Azure DevOps Servers, each an organization of its own: `host`, `host:port`, `.suffix` of hosts.
     """
     # urlsplit drops some of these, browsers others. No pattern: compiling this one takes longer.
     if any(c <= " " or c in "\x7f\\" or "\ud800" <= c <= "\udfff" for c in service):
@@ -463,9 +462,7 @@ def clean_token(value: str, name: str) -> str:
     """Return a credential that a person gave under a name; raises where it cannot be one."""
     if not value.strip():
         raise ArtifactsError(f"{name} is set but empty: set it to a token, or unset it.")
-    if value.startswith("$(") or value.startswith(
-        "${"
-    ):  # which Azure Pipelines leaves where none has that name
+    if value[:2] in ("$(", "${"):  # as a pipeline leaves it that has no such variable
         raise ArtifactsError(f"{name} holds the name of a variable in place of its value: set it to a token.")
     if not is_token(value):
         raise ArtifactsError(
@@ -1127,8 +1124,8 @@ def parse_us_date(text: object) -> float | None:
     """
     for form in ("%m/%d/%Y %H:%M:%S %z", "%m/%d/%Y %I:%M:%S %p %z"):
         with suppress(ValueError):
-            zoned = text if re.search("[+-]", str(text)) else f"{text} +00:00"
-            return datetime.datetime.strptime(str(zoned), form).timestamp()
+            zoned = f"{text}" if re.search("[+-]", str(text)) else f"{text} +00:00"
+            return datetime.datetime.strptime(zoned, form).timestamp()
     return None
 
 
