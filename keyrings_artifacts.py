@@ -3676,8 +3676,8 @@ def judge_answer(feed: Feed, response: Response, origin: str, account: str) -> F
         text += "" if response.lines("x-vss-e2eid") else "; or a firewall or a proxy is in the way"
         mend = f"ask an owner of the feed to make {who} a reader (Feed settings, Permissions)"
     elif status == 404:
-        text = f"organization '{feed.organization}' has no such feed, or {who} may not see it"
-        mend = "check the names of project and feed in the URL, and the feed's permissions"
+        text = f"no organization '{feed.organization}', no such feed in it, or {who} may not see it"
+        mend = "check the names of organization, project and feed in the URL, and the feed's permissions"
     return "feed", "wrong", f"{status}: {text}", mend
 
 
@@ -3801,7 +3801,7 @@ def diagnose(asked: str | None, world: World) -> Iterator[Finding]:
         providers.append(provider)
         urls += [url for url, _ in indexes if asked is None]
         ours = [each for each in indexes if parse_feed(each[0], servers)]
-        if name == "uv" and provider == "subprocess" and not ours:  # then it is that one that uv may be given
+        if name == "uv" and provider == "subprocess" and asked and not ours:  # then uv may be given that one
             ours = [(url, uv_asks({"url": url}, {})) for url in urls if parse_feed(url, servers)]
         judged.append(judge_client(name, provider, by, ours))
     if sys.version_info < (3, 11):

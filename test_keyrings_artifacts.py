@@ -5282,7 +5282,7 @@ ANSWERS: list[tuple[int, str, str, str]] = [
     (302, module.KEPT, "wrong", f"keyring del {FEED} VssSessionToken"),
     (401, "azure_cli", "wrong", "ask the administrator of the organization"),
     (403, "x", "wrong", "ask an owner of the feed to make ada a reader"),
-    (404, "x", "wrong", "check the names of project and feed"),
+    (404, "x", "wrong", "check the names of organization, project and feed"),
     (400, "x", "wrong", "try again in a few minutes"),
 ]
 
@@ -9483,7 +9483,7 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
         "403: ada@contoso.example has no permission",
         "ask an owner of the feed",
     ),
-    "no feed": (gone, "feed", "404: organization 'contoso' has no such feed", "check the names"),
+    "no feed": (gone, "feed", "404: no organization 'contoso', no such feed in it", "check the names"),
     "source unknown": (
         {"KEYRINGS_ARTIFACTS_SOURCES": "az"},
         "sign-in",
