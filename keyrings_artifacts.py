@@ -2651,6 +2651,7 @@ class World(SimpleNamespace):
     random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
     attempted: Callable[[str, object], None]  # told of each source, and what came of it
     programs: Callable[[str], Iterable[str]]  # all on PATH that have a name, the first one first
+    python: Callable[[str], str | None]  # of the virtual environment that a program lies in
     settings: Callable[[str], list[tuple[str, str]]]  # see `settings_files`
     route: Callable[[str], tuple[str, str, bool]]  # see the function
 
@@ -2661,7 +2662,7 @@ def real_world() -> World:
     import socket
 
     patience = Patience(time.monotonic)
-    alike = (send, which, run, of_system, lock, notify, progress, start, programs, route)
+    alike = (send, which, run, of_system, lock, notify, progress, start, programs, python, route)
     return World(
         **{effect.__name__: effect for effect in alike},
         environ=os.environ,
@@ -3017,6 +3018,14 @@ def which(program: str) -> str | None:
     return None
 
 
+def python(program: str) -> str | None:
+    """Return the Python of the virtual environment that a program lies in, links followed, else `None`."""
+    folder = os.path.dirname(os.path.realpath(program))
+    path = os.path.join(folder, "python.exe" if os.name == "nt" else "python")
+    own = os.path.exists(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
+    return path if own and os.path.exists(path) else None
+
+
 # What no program that we start gets; az may need the secrets of the platforms' own endpoints.
 SECRET_VARIABLES: Final = frozenset(
     {
@@ -3290,7 +3299,8 @@ def _trust(file: str | None, folder: str | None, *more: str | None) -> Any:
 
     for name, path in zip(_TRUSTED, (file, folder)):
         if path and not any(map(os.path.exists, path.split(os.pathsep))):
-            raise NetworkError(f"{name} names {shown(path)}, which does not exist.", passing=False)
+            text = f"{name} names {shown(path)}, which does not exist: mend or unset {name}."
+            raise NetworkError(text, passing=False)
     try:
         import truststore
     except ImportError:
@@ -3376,6 +3386,16 @@ def open_log(path: str) -> TextIO:
     return stream
 
 
+def said_of(error: Exception) -> str:
+    """Return what to tell a person of an error, one of our own or one that nobody has foreseen."""
+    if isinstance(error, ArtifactsError):
+        return str(error)
+    log.debug("unexpected", exc_info=error)
+    if isinstance(error, ModuleNotFoundError) and error.name == "urllib3":  # the file, copied alone
+        return f"urllib3 is missing: run '{sys.executable} -m pip install urllib3'."
+    return f"an error of its own ({type(error).__name__}): please report it, with this output."
+
+
 def interrupted() -> None:
     """End the program `keyring` as a shell would say it, without a traceback; no other program."""
     started = Path(*sys.argv[:1])
@@ -3395,15 +3415,18 @@ PROBE_SECONDS: Final = 15.0
 SKEW: Final = 5 * MINUTE  # Entra's tolerance, and that of most
 KEPT: Final = "the session kept"
 FEED_FORM: Final = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
-INSTALL: Final = "uv tool install keyring --with keyrings.artifacts"
+INSTALL: Final = "uv tool install keyring --with-executables-from keyrings.artifacts"
 
 # Where each function of GIVEN finds its credential.
 GIVEN_BY: Final = {
-    "from_endpoints": "ARTIFACTS_CREDENTIALPROVIDER_ or VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
-    "from_pat": "AZURE_DEVOPS_EXT_PAT",
-    "from_pat_file": f"AZURE_DEVOPS_EXT_PAT_FILE or {SECRET_FILE}",
-    "from_prefixes": "ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN or VSS_NUGET_ACCESSTOKEN",
-    "from_pipeline": "SYSTEM_ACCESSTOKEN",
+    "from_endpoints": (
+        "ARTIFACTS_CREDENTIALPROVIDER_EXTERNAL_FEED_ENDPOINTS",
+        "VSS_NUGET_EXTERNAL_FEED_ENDPOINTS",
+    ),
+    "from_pat": ("AZURE_DEVOPS_EXT_PAT",),
+    "from_pat_file": ("AZURE_DEVOPS_EXT_PAT_FILE", SECRET_FILE),
+    "from_prefixes": ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN"),
+    "from_pipeline": ("SYSTEM_ACCESSTOKEN",),
 }
 
 # Why a source that was asked has nothing to say.
@@ -3436,11 +3459,8 @@ def mend_in(sentence: str) -> str:
 
 def trouble(topic: str, error: Exception) -> Finding:
     """Return the finding for what kept something from being looked at."""
-    if isinstance(error, ArtifactsError):
-        return topic, "wrong", str(error), mend_in(str(error))
-    log.debug("unexpected", exc_info=True)
-    text = f"could not be looked at: an error of its own ({type(error).__name__})"
-    return topic, "wrong", text, "report it, with this output"
+    text = said_of(error)
+    return topic, "wrong", text, mend_in(text)
 
 
 def guarded(topic: str, check: Callable[..., Iterable[Finding]], *arguments: Any) -> Iterator[Finding]:
@@ -3453,13 +3473,14 @@ def guarded(topic: str, check: Callable[..., Iterable[Finding]], *arguments: Any
 
 def pip_settings(world: World) -> Client:
     """Return what pip is told, in its own words; without a pip that answers, what its variables say."""
-    pip = world.which("pip")
-    if pip:
-        with suppress(OSError):
-            done = world.run([pip, "config", "list"], PROBE_SECONDS)
-            if done.returncode:
-                raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
+    pip = world.which("pip") or world.which("pip3")
+    with suppress(OSError):
+        command = [pip] if pip else [sys.executable, "-m", "pip"]
+        done = world.run([*command, "config", "list"], PROBE_SECONDS)
+        if not done.returncode:
             return read_pip(done.stdout)
+        if pip:
+            raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
     variables = {name: value for name, value in world.environ.items() if name.startswith("PIP_")}
     lines = (f":env:.{name[4:].lower().replace('_', '-')}={value!r}" for name, value in variables.items())
     return read_pip("\n".join(lines))
@@ -3479,6 +3500,8 @@ def read_pip(listing: str) -> Client:
     provider, by = values.get("keyring-provider", "").strip().lower(), ""
     if provider not in ("", "auto"):
         by = options["keyring-provider"][1]
+        if values.get("config-file") and "." in by:  # then `pip config set` writes nowhere
+            by += "; PIP_CONFIG_FILE is set"
     elif is_on(values, "no-input"):
         by = options["no-input"][1]
     return provider.replace("auto", ""), by, [(url, True) for url in urls]
@@ -3508,9 +3531,10 @@ def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any
     for path, table in files:
         if path.endswith("pyproject.toml"):
             table = table["tool"]["uv"]
-        if "keyring-provider" in table:
-            provider, by = table["keyring-provider"], path
-        found += [{"url": url} for url in (table.get("index-url", ""), *table.get("extra-index-url", []))]
+        for each in (table, table.get("pip", {})):  # the second is for `uv pip` alone
+            if "keyring-provider" in each:
+                provider, by = each["keyring-provider"], path
+            found += [{"url": url} for url in (each.get("index-url", ""), *each.get("extra-index-url", []))]
         found += table.get("index", [])
     names = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL")
     words = " ".join(environ.get(name, "") for name in names)
@@ -3540,7 +3564,8 @@ def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bo
         silent = [url for url, asks in ours if not asks]
         if silent:
             text = f"{shown(comparable(silent[0]))} has no user name: uv (and pixi) ask keyring only for one"
-            mend = 'write https://VssSessionToken@... in uv\'s URL, or authenticate = "always" in its index'
+            url = comparable(silent[0]).replace("://", f"://{DEFAULT_USERNAME}@", 1)
+            mend = f'write {shown(url)} in uv\'s URL, or authenticate = "always" in its index'
             return name, "wrong", text, mend
         return name, "ok", f"provider {provider} ({shown(by)}); {ASKED_BY[provider]}", ""
     if name == "pip" and not by:
@@ -3566,7 +3591,7 @@ def read_pin(world: World) -> tuple[str, str]:
         try:
             parser.read_string(text)
         except configparser.Error:
-            raise ArtifactsError(f"keyring cannot read {shown(path)}: mend or delete that file.") from None
+            raise ArtifactsError(f"keyring cannot read that file: mend or delete {shown(path)}.") from None
         if parser.has_option("backend", "default-keyring"):
             return parser.get("backend", "default-keyring").strip(), path
     return "", ""
@@ -3589,6 +3614,17 @@ def lack(program: str, pin: str, world: World) -> str:
     return "fails when asked for its backends" if done.returncode else "does not have this backend"
 
 
+def install_beside(python: str | None) -> str:
+    """Return the command that puts this backend beside a `keyring` program, by its environment's Python."""
+    parts = re.split(r"[/\\]", python or "")
+    if "pipx" in parts:
+        return "pipx inject --include-apps keyring keyrings.artifacts"
+    if python and "uv" not in parts:
+        python = f'"{python}"' if " " in python else python
+        return f"{python} -m pip install keyrings.artifacts"
+    return INSTALL
+
+
 def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
     """Yield what there is to say of keyring: settings, programs (`needed` by pip or uv), and the store."""
     pin, by = read_pin(world)
@@ -3606,8 +3642,8 @@ def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
         lacks = lack(path, pin, world)
         text = f"{shown(path)}: {lacks or 'has this backend'}"
         if lacks and place == 0:
-            mend = f"pipx inject keyring keyrings.artifacts (or: {INSTALL})"
-            yield "keyring", "wrong", f"{text}; it is the first on PATH", mend
+            text, mend = f"{text}; it is the first on PATH", install_beside(world.python(path))
+            yield "keyring", "wrong", text, mend
         else:
             yield "keyring", "note" if lacks else "ok", text, ""
     kept = "".join(world.store.labels()[:1])
@@ -3621,7 +3657,8 @@ def judge_clock(date: str, now: float) -> Iterator[Finding]:
         yield "clock", "ok", "agrees with the feed's", ""
     elif told is not None:
         way = "ahead of" if now > told else "behind"
-        yield "clock", "wrong", f"{span(now - told)} {way} the feed's", "set the clock of this machine"
+        text = f"{span(round(now - told, -1))} {way} the feed's"
+        yield "clock", "wrong", text, "set the clock of this machine"
 
 
 def judge_trust(environ: Mapping[str, str], truststore: bool) -> Finding:
@@ -3668,7 +3705,8 @@ def judge_answer(feed: Feed, response: Response, origin: str, account: str) -> F
         if origin == KEPT:
             mend = f"keyring del {feed.url} {DEFAULT_USERNAME}"
         elif origin in ABSENT:
-            mend = "ask the administrator of the organization to let the account in"
+            mend = f"check the name '{feed.organization}' in the URL, "
+            mend += "or ask the organization's administrator to let the account in"
     elif status < 400 or status == 405:  # an address for uploads
         return "feed", "ok", f"accepts the credential ({origin})", ""
     elif status == 403:
@@ -3740,12 +3778,15 @@ def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
         mend = next((mend for *_, mend in sources if mend), "")
         problem = judge_failure(error, mend, challenge, world)
         if before:
-            text = f"{describe(before, world.now())}: it cannot be used, and nothing renewed it"
+            lasts = before.expires is None or before.expires > world.now() + SKEW
+            what = "is refused" if lasts and isinstance(error, NoCredential) else "cannot be used"
+            text = f"{describe(before, world.now())}: it {what}, and nothing renewed it"
             yield "session", "wrong", text, problem[-1]
         yield problem
         return
     last = next(reversed(outcomes), KEPT)
-    origin = GIVEN_BY.get(last, last)
+    names = GIVEN_BY.get(last, (last,)) if answer else ("the feed is public",)
+    origin = next((name for name in names if name in world.environ), names[-1])
     yield from judge_sources(challenge, outcomes, origin, world)
     if answer is None:
         yield "feed", "ok", "is public: anybody may read it", ""
@@ -3850,7 +3891,8 @@ def put(findings: Sequence[Finding], machine: bool) -> None:
     broken = (OSError, ValueError, AttributeError)
     with suppress(*broken):
         stream: Any = sys.stdout
-        dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("", "dumb")
+        plain = "dumb" if os.name == "nt" else ""  # a console of Windows need not know colour
+        dull = os.environ.get("NO_COLOR") or os.environ.get("TERM", plain) == "dumb"
         colour = stream.isatty() and not dull
         stream.reconfigure(errors="backslashreplace")
         told = json.dumps(report(findings), indent=2) + "\n" if machine else render(findings, colour)
@@ -3963,14 +4005,11 @@ class ArtifactsKeyringBackend(KeyringBackend):
                 return None
             name = username or answer.username or customary_name(world.environ)
             return SimpleCredential(name, answer.password)
-        except ArtifactsError as error:
-            problem = str(error)
         except KeyboardInterrupt:
             interrupted()
             raise
         except Exception as error:  # a caller of keyring must not fall with us
-            problem = f"an error of its own ({type(error).__name__}): please report it."
-            log.debug("unexpected", exc_info=True)
+            problem = said_of(error)
         log.debug("no answer: %s", problem)
         if not feed.bare:  # pip and uv have just asked by URL, and been told
             world.notify(problem)

@@ -2405,6 +2405,7 @@ def make_world(**changes: Any) -> module.World:
         random=unexpected,
         attempted=lambda source, outcome: None,
         programs=unexpected,
+        python=unexpected,
         settings=unexpected,
         route=unexpected,
     )
@@ -5039,8 +5040,39 @@ def test_a_log_file_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
         module.open_log(str(path))
 
 
+UNFORESEEN = [
+    (module.ArtifactsError("Do this."), "Do this."),
+    (
+        ModuleNotFoundError("", name="urllib3"),
+        f"urllib3 is missing: run '{sys.executable} -m pip install urllib3'.",
+    ),
+    (
+        ModuleNotFoundError("", name="other"),
+        "an error of its own (ModuleNotFoundError): please report it, with this output.",
+    ),
+    (KeyError("pass-word"), "an error of its own (KeyError): please report it, with this output."),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), UNFORESEEN, ids=[text for _, text in UNFORESEEN])
+def test_what_is_said_of_an_error(error: Exception, text: str) -> None:
+    assert module.said_of(error) == text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program's names and folder are others there")
+@pytest.mark.parametrize("there", ["pyvenv.cfg bin/python", "pyvenv.cfg", "bin/python"])
+def test_the_python_of_a_program_s_environment(tmp_path: Path, there: str) -> None:
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    for name in [*there.split(), "bin/keyring"]:
+        (tmp_path / "env" / name).touch()
+    (tmp_path / "keyring").symlink_to(tmp_path / "env" / "bin" / "keyring")
+    expected = str((tmp_path / "env" / "bin" / "python").resolve()) if " " in there else None
+    assert module.python(str(tmp_path / "keyring")) == expected
+
+
 # --- doctor -----------------------------------------------------------------------------------
 
+PIPX = "pipx inject --include-apps keyring keyrings.artifacts"
 MENDS = [
     ("x: Entra wants a new sign-in (AADSTS1): run 'az login --tenant t'.", "az login --tenant t"),
     ("Nobody is there. Run 'keyring get https://x' in a terminal.", "keyring get https://x"),
@@ -5070,6 +5102,10 @@ PIP_CLIENTS = {
         ("subprocess", "PIP_KEYRING_PROVIDER", ["https://d", "https://b", "https://c"]),
     ),
     "no input": (":env:.keyring-provider='auto'\nglobal.no-input='true'", ("", "global.no-input", [])),
+    "a file of its own": (
+        ":env:.config-file='f'\nglobal.keyring-provider='disabled'",
+        ("disabled", "global.keyring-provider; PIP_CONFIG_FILE is set", []),
+    ),
 }
 
 
@@ -5082,12 +5118,26 @@ def test_what_pip_is_told(listing: str, expected: tuple[str, str, list[str]]) ->
 def test_without_a_pip_its_variables_tell() -> None:
     environ = {"PIP_KEYRING_PROVIDER": "import", "PIP_INDEX_URL": "https://a", "OTHER": "x"}
     expected = ("import", "PIP_KEYRING_PROVIDER", [("https://a", True)])
-    assert module.pip_settings(make_world(environ=environ)) == expected
+    no_pip = make_world(environ=environ, run=lambda *_: module.Completed(1, "", "No module named pip"))
+    assert module.pip_settings(no_pip) == expected
     slow = make_world(environ=environ, which=lambda name: "/bin/pip", run=raising(TimeoutError()))
     assert module.pip_settings(slow) == expected
     fails = make_world(which=lambda name: "/bin/pip", run=lambda *_: module.Completed(1, "", ""))
     with pytest.raises(module.ArtifactsError, match="run 'pip config list' to see why"):
         module.pip_settings(fails)
+
+
+@pytest.mark.parametrize("there", ["pip", "pip3", ""])
+def test_pip_is_asked_by_whatever_name_it_has(there: str) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str], seconds: float) -> module.Completed:
+        asked.append(command)
+        return module.Completed(0, PIP_LISTING, "")
+
+    found = module.pip_settings(make_world(which=lambda name: name if name == there else None, run=run))
+    assert found[:2] == ("disabled", "global.keyring-provider")
+    assert asked == [[*([there] if there else [sys.executable, "-m", "pip"]), "config", "list"]]
 
 
 UV_ENTRY: dict[str, Any] = {"name": "my-feed", "url": FEED}
@@ -5099,6 +5149,11 @@ UV_CLIENTS: dict[str, tuple[dict[str, str], list[tuple[str, dict[str, Any]]], tu
         {},
         [("a/pyproject.toml", {"tool": {"uv": UV_TABLE}})],
         ("subprocess", "a/pyproject.toml", [(FEED, False)]),
+    ),
+    "uv pip": (
+        {},
+        [("uv.toml", {"pip": {"keyring-provider": "subprocess", "extra-index-url": [FEED]}})],
+        ("subprocess", "uv.toml", [(FEED, False)]),
     ),
     "always": (
         {},
@@ -5146,6 +5201,7 @@ JUDGED: list[tuple[str, str, str, list[tuple[str, bool]], str, str]] = [
     ),
     ("pip", "import", "global.keyring-provider", [ASKS], "ok", ""),
     ("pip", "subprocess", "PIP_KEYRING_PROVIDER", [ASKS], "ok", ""),
+    ("pip", "disabled", "global.keyring-provider; PIP_CONFIG_FILE is set", [], "wrong", PIP_SWITCH),
     ("pip", "", "", [ASKS], "note", PIP_SWITCH),
     ("pip", "", "PIP_NO_INPUT", [], "note", PIP_SWITCH),
     ("pip", "", "PIP_NO_INPUT", [ASKS], "wrong", PIP_SWITCH),
@@ -5156,7 +5212,8 @@ JUDGED: list[tuple[str, str, str, list[tuple[str, bool]], str, str]] = [
     ("uv", "subprocess", "uv.toml", [ASKS], "ok", ""),
     (
         *("uv", "subprocess", "uv.toml", [ASKS, SILENT], "wrong"),
-        'write https://VssSessionToken@... in uv\'s URL, or authenticate = "always" in its index',
+        f"write {FEED.replace('//', '//VssSessionToken@')} in uv's URL, "
+        'or authenticate = "always" in its index',
     ),
 ]
 
@@ -5220,11 +5277,27 @@ def test_the_first_keyring_program_counts(programs: str, needed: bool, states: s
     world = make_world(
         programs=lambda name: list(programs),
         run=lambda command, _: LISTED if command[0] == "x" else UNLISTED,
+        python=lambda path: None,
         settings=lambda program: [],
     )
     found = list(module.examine_keyring(needed, world))
     assert [state for _, state, _, _ in found] == states.split()
     assert all(mend for _, state, _, mend in found if state == "wrong")
+
+
+@pytest.mark.parametrize(
+    ("python", "command"),
+    [
+        (None, module.INSTALL),
+        ("/home/me/.local/share/uv/tools/keyring/bin/python", module.INSTALL),
+        (r"C:\Users\me\pipx\venvs\keyring\Scripts\python.exe", PIPX),
+        ("/home/me/.local/share/pipx/venvs/keyring/bin/python", PIPX),
+        ("/work/.venv/bin/python", "/work/.venv/bin/python -m pip install keyrings.artifacts"),
+        ("/my work/bin/python", '"/my work/bin/python" -m pip install keyrings.artifacts'),
+    ],
+)
+def test_what_puts_the_backend_beside_a_keyring_program(python: str | None, command: str) -> None:
+    assert module.install_beside(python) == command
 
 
 @pytest.mark.parametrize(
@@ -5240,6 +5313,11 @@ def test_the_first_keyring_program_counts(programs: str, needed: bool, states: s
 )
 def test_the_clock_is_held_against_the_feeds(date: str, state: str) -> None:
     assert "".join(state for _, state, *_ in module.judge_clock(date, NOW)) == state
+
+
+def test_a_clock_is_told_as_exactly_as_an_answer_can_tell() -> None:
+    [(*_, text, _)] = module.judge_clock("Fri, 15 Jan 2027 08:00:02 GMT", NOW + 2 * 86_400)
+    assert text == "2 days, 0:00:00 ahead of the feed's"
 
 
 TRUSTS: list[tuple[dict[str, str], bool, str]] = [
@@ -5280,7 +5358,12 @@ ANSWERS: list[tuple[int, str, str, str]] = [
     (405, "x", "ok", ""),
     (203, "AZURE_DEVOPS_EXT_PAT", "wrong", "or unset AZURE_DEVOPS_EXT_PAT"),
     (302, module.KEPT, "wrong", f"keyring del {FEED} VssSessionToken"),
-    (401, "azure_cli", "wrong", "ask the administrator of the organization"),
+    (
+        401,
+        "azure_cli",
+        "wrong",
+        "check the name 'contoso' in the URL, or ask the organization's administrator",
+    ),
     (403, "x", "wrong", "ask an owner of the feed to make ada a reader"),
     (404, "x", "wrong", "check the names of organization, project and feed"),
     (400, "x", "wrong", "try again in a few minutes"),
@@ -5388,13 +5471,13 @@ def test_each_source_has_its_reason(
 def test_the_doctor_goes_on_where_a_check_falls_over() -> None:
     """In this world nothing works but the store, which is not asked for more than its name."""
     found = list(module.diagnose(FEED, make_world(which=unexpected)))
-    own = "could not be looked at: an error of its own (AssertionError)"
+    own = "an error of its own (AssertionError): please report it, with this output."
     topics = ["pip settings", "uv settings", "keyring settings", "feed"]
     assert [topic for topic, _, text, _ in found if text == own] == [
         each for each in topics if each != "uv settings" or sys.version_info >= (3, 11)
     ]
     assert {"version", "address"} < {topic for topic, *_ in found}
-    assert module.report(found)["next"] == "report it, with this output"
+    assert module.report(found)["next"] == "please report it, with this output"
 
 
 # --- effects ----------------------------------------------------------------------------------
@@ -6903,7 +6986,9 @@ def test_network_proxy_and_certificate_are_told_apart(machine: Machine) -> None:
     assert machine.fails(**dead).startswith("The proxy did not let us through to pkgs.dev.azure.com")
     strangers = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"), os.devnull)
     assert "CA file" in machine.fails(**{**strangers, "CURL_CA_BUNDLE": os.devnull})
-    assert machine.fails(SSL_CERT_FILE="/gone").startswith("SSL_CERT_FILE names /gone, which does not exist.")
+    assert machine.fails(SSL_CERT_FILE="/gone").startswith(
+        "SSL_CERT_FILE names /gone, which does not exist: mend or unset SSL_CERT_FILE."
+    )
     for name in (*strangers, "CURL_CA_BUNDLE"):
         machine.environ.pop(name)
     assert machine.fails().startswith("The certificate of pkgs.dev.azure.com is not trusted")
@@ -7462,7 +7547,7 @@ def test_no_secret_is_in_the_log(machine: Machine) -> None:
 SOURCE = Path(__file__).parent
 OURS = "keyrings.artifacts"  # among requirements: the wheel of this project
 WITH_USER = FEED.replace("https://", "https://VssSessionToken@")
-ALONE = ("keyring", OURS)  # as `uv tool install keyring --with keyrings.artifacts` makes it
+ALONE = ("keyring", OURS)  # as README's `uv tool install` makes it
 SERVED = {"pkgs.dev.azure.com:443", "pkgsprodsu3weu.blob.core.windows.net:443", "vssps.dev.azure.com:443"}
 
 
@@ -9379,14 +9464,9 @@ DEAD = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://ada:pass-word@127.0
 NULL = "keyring.backends.null.Keyring"
 SIGN_IN_COMMAND = f"keyring --mode creds get {FEED}"
 SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text and mend in which it shows
-    "no backend": (
-        other_keyring,
-        "keyring",
-        "does not have this backend; it is the first",
-        "pipx inject keyring",
-    ),
-    "keyring fails": (silent_keyring, "keyring", "fails when asked", "pipx inject keyring"),
-    "no keyring": (no_keyring, "keyring", "none is on PATH", "uv tool install keyring --with"),
+    "no backend": (other_keyring, "keyring", "does not have this backend; it is the first", module.INSTALL),
+    "keyring fails": (silent_keyring, "keyring", "fails when asked", module.INSTALL),
+    "no keyring": (no_keyring, "keyring", "none is on PATH", module.INSTALL),
     "pip off": (
         {"PIP_KEYRING_PROVIDER": "disabled"},
         "pip",
@@ -9423,7 +9503,7 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
     "null in file": (null_in_file, "keyring settings", "never this backend", "delete default-keyring from"),
     "uv's table": (uv_garbled, "uv settings", "not of the form that uv reads", "mend its files"),
     "out of order": (out_of_order, "feed", "answered 500", "Try again in a few minutes"),
-    "file unreadable": (no_settings, "keyring settings", "cannot read", "mend or delete that file"),
+    "file unreadable": (no_settings, "keyring settings", "cannot read", "mend or delete "),
     "proxy dead": (
         DEAD,
         "feed",
@@ -9537,6 +9617,7 @@ def test_the_doctor_knows_an_azure_devops_server(machine: Machine) -> None:
 def test_the_doctor_knows_a_public_feed(machine: Machine) -> None:
     status, output = doctor(machine, FEED.replace("contoso", "publica"))
     assert status == 0
+    assert "not needed: the feed is public" in output
     assert output.endswith("\n\nNothing to do: the feed is public: anybody may read it.\n")
 
 
@@ -9743,12 +9824,12 @@ COMMANDS = {
         ("az devops", "docker build", "keyring del", "keyring set", "pip install", "uv publish"), NAMED
     ),
     # Install
-    "uv tool install keyring --with keyrings.artifacts": TYPED,
+    "uv tool install keyring --with-executables-from keyrings.artifacts": TYPED,
     "pipx install keyring": TYPED,
-    "pipx inject keyring keyrings.artifacts": TYPED,
+    "pipx inject --include-apps keyring keyrings.artifacts": TYPED,
     "keyring get https://pkgs.dev.azure.com/ORG/PROJECT/_packaging/FEED/pypi/simple/ me": TYPED,
     "uv tool install twine --with keyrings.artifacts": TYPED,
-    "uv tool install keyring --with 'keyrings.artifacts[certificate]'": TYPED,
+    "uv tool install keyring --with-executables-from 'keyrings.artifacts[certificate]'": TYPED,
     # Clients
     "keyring get URL VssSessionToken": STANDS,
     "export PIP_KEYRING_PROVIDER=subprocess": TYPED,
@@ -9791,8 +9872,6 @@ COMMANDS = {
     # Troubleshooting
     EXAMINE: TYPED,
     "python -m keyrings_artifacts URL": "test_the_doctor_finds_the_copied_file",
-    "uv tool install keyring --with-executables-from keyrings.artifacts": TYPED,
-    "pipx inject --include-apps keyring keyrings.artifacts": TYPED,
     "type -a keyring": TYPED,
     "keyring get https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
     "where keyring": "not run: Windows",
@@ -9845,23 +9924,17 @@ SET, _, ASK = (
 )
 LOOK = "keyring get https://pkgs.dev.azure.com/ORG/PROJECT/_packaging/FEED/pypi/simple/ me"
 LOGGED = f"KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG {ASK}"
-TOOL = "uv tool install keyring --with keyrings.artifacts"
+TOOL = "uv tool install keyring --with-executables-from keyrings.artifacts"
 SECTIONS = {
     "install with uv": Section(
         more=(TOOL, "type -a keyring", "keyring --list-backends", LOOK, ASK, LOGGED), tokens=NONE
     ),
-    "install with pipx": Section(
-        more=("pipx install keyring", "pipx inject keyring keyrings.artifacts", LOOK), tokens=NONE
-    ),
-    "the doctor with uv": Section(
-        more=("uv tool install keyring --with-executables-from keyrings.artifacts", EXAMINE)
-    ),
-    "the doctor with pipx": Section(
-        more=("pipx install keyring", "pipx inject --include-apps keyring keyrings.artifacts", EXAMINE)
-    ),
+    "install with pipx": Section(more=("pipx install keyring", PIPX, LOOK), tokens=NONE),
+    "the doctor with uv": Section(more=(TOOL, EXAMINE)),
+    "the doctor with pipx": Section(more=("pipx install keyring", PIPX, EXAMINE)),
     "install extras": Section(
         more=(
-            "uv tool install keyring --with 'keyrings.artifacts[certificate]'",
+            "uv tool install keyring --with-executables-from 'keyrings.artifacts[certificate]'",
             "uv tool install twine --with keyrings.artifacts",
             LOOK,
         ),
