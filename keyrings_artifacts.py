@@ -105,7 +105,7 @@ KEY_BYTES: Final = 32
 ENTRY_LIMIT: Final = 1200  # characters; Windows takes 2,560 bytes of UTF-16 an entry
 
 # Feed hosts, themselves or a dot and a name before them, and the token hosts that may serve them.
-# The last three are Microsoft's own test fabrics. Source: artifacts-credprovider's allow-lists.
+# codedev.ms, vsts.me and codeapp.ms are test fabrics. Source: artifacts-credprovider's allow-lists.
 _PRODUCTION: Final = ("vssps.dev.azure.com", "vssps.visualstudio.com")
 FEED_HOSTS: Final[Mapping[str, tuple[str, ...]]] = {
     "pkgs.dev.azure.com": _PRODUCTION,
@@ -626,9 +626,9 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def customary_name(environ: Mapping[str, str]) -> str:
-    """Return the user name for a caller who names none; raises for one that breaks a line in two."""
+    """Return the user name for a caller who names none; raises for one with a line break or the like."""
     name = environ.get("AZURE_DEVOPS_USERNAME", "").strip()
-    if not name.isprintable():
+    if re.search(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", name):
         raise ArtifactsError("AZURE_DEVOPS_USERNAME holds a line break or the like: set it to a name alone.")
     return name or DEFAULT_USERNAME
 
@@ -1007,6 +1007,7 @@ def retry_pause(attempt: int, response: Response | None, jitter: float, now: flo
 
 
 TOO_LATE: Final = f"what came before took {CALL_SECONDS:.0f} seconds. Check the network, then try again."
+TOO_LONG: Final = "{} answered with far more than a token: check the address, and who is between you and it."
 
 
 def fetch(request: Request, world: World) -> Response:
@@ -1401,7 +1402,8 @@ def identity_request(environ: Mapping[str, str], client: str, arc: bool) -> Requ
     if msi:  # Cloud Shell
         if client:
             raise ArtifactsError(
-                "managed_identity: Cloud Shell has no identity but yours: unset AZURE_CLIENT_ID."
+                "managed_identity: Cloud Shell has no identity but yours: unset AZURE_CLIENT_ID, "
+                "or write system as the feed's clientId."
             )
         headers = {**METADATA, "Content-Type": "application/x-www-form-urlencoded"}
         return Request("POST", msi, headers, urlencode({"resource": AZURE_DEVOPS}).encode(), direct=True)
@@ -1611,8 +1613,10 @@ def sign_in_seconds(environ: Mapping[str, str]) -> float:
 def silence(challenge: Challenge, environ: Mapping[str, str]) -> str:
     """Return why nobody may be asked to sign in, `""` where somebody may."""
     names = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "PIP_NO_INPUT", "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE")
-    bare = "a host name alone is asked for" if challenge.feed.bare else ""
-    return next((f"{name} is set" for name in names if is_on(environ, name)), bare)
+    left = "a host name alone is asked for" if challenge.feed.bare else ""
+    if not {browser, device_code} & set(chosen_sources(environ)):
+        left = "KEYRINGS_ARTIFACTS_SOURCES leaves out browser and device_code"
+    return next((f"{name} is set" for name in names if is_on(environ, name)), left)
 
 
 def browser_command(
@@ -1705,12 +1709,15 @@ REFUSALS: Final[Mapping[str, str]] = {
 }
 
 
-def refusal(source: str, challenge: Challenge, body: Mapping[str, Any]) -> EntraRefused | SignInEnded:
+def refusal(source: str, challenge: Challenge, body: Mapping[str, Any]) -> ArtifactsError:
     """Return the error for a refusal of Entra's, whose own text may hold anything.
 
-    `SignInEnded` where a person was asked, `EntraRefused` where nobody was.
+    `SignInEnded` where a person was asked, `EntraRefused` where nobody was; `NetworkError` for a
+    trouble of its own.
     """
     error = shown(body.get("error") or "no reason given", 40)
+    if error in PASSING:
+        return NetworkError(f"{source}: Entra has trouble ({error}): try again in a few minutes.", False)
     match = re.search(r"AADSTS(\d{4,8})", str(body.get("error_description")))
     reasons = (error, match[1]) if match else (error,)
     fits = (text for each, text in REFUSALS.items() if any(re.fullmatch(each, reason) for reason in reasons))
@@ -1730,10 +1737,6 @@ def signed_in(source: str, challenge: Challenge, response: Response, world: Worl
     body = parse_object(response.body)
     token, refresh = body.get("access_token"), body.get("refresh_token")
     if response.status != 200 or not is_token(token):
-        if str(body.get("error")) in PASSING:
-            raise NetworkError(
-                f"{source}: Entra has trouble ({body['error']}): try again in a few minutes.", passing=False
-            )
         raise refusal(source, challenge, body)
     account = account_of(claims(str(body.get("id_token")))) or account_of(claims(str(token)))
     if is_token(refresh):
@@ -1969,7 +1972,7 @@ def identity(environ: Mapping[str, str], feed: Feed | None = None) -> str:
             mine = endpoint_for(feed, entries)
             if mine and len({entry.get("clientid", "").lower() for entry in entries}) > 1:
                 found += [mine.get("clientid", "").lower()]
-    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
+    return hashlib.sha256("\n".join(found).encode(errors="surrogatepass")).hexdigest()[:16] if found else ""
 
 
 def chosen_sources(environ: Mapping[str, str]) -> Sequence[Source]:
@@ -2020,16 +2023,15 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
     for it, raise `SignInEnded` rather than ask once more. Raises `PublicFeed`.
     """
     began = world.now()
-    response = lru_cache(lambda: fetch(headers_only(feed.url), world))  # once, whatever it says
-    challenge = Challenge(feed, lambda: read_challenge(feed, response()))
+    once = lru_cache(lambda: fetch(headers_only(feed.url), world))
+    challenge = Challenge(feed, lambda: read_challenge(feed, once()))
     person = not identity(world.environ)
     if person:  # a configured identity may do without
         challenge.discover()
-    patience = sign_in_seconds(world.environ) + AZ_SECONDS
-    # What only this process will have, no other waits for: no file of an image build's, not even a lock.
-    shared = person or world.store.lasts()
+    patience = sign_in_seconds(world.environ) + 2 * CALL_SECONDS  # before the person and after
     left = world.patience.left()
-    with world.lock(entry(feed, world), patience, shared) as turn:
+    # What only this process will have, no other waits for: no file of an image build's, not even a lock.
+    with world.lock(entry(feed, world), patience, person or world.store.lasts()) as turn:
         session = fresh_session(feed, settings, world, latest=True)
         if session is not None:
             return session
@@ -2045,6 +2047,8 @@ def in_turn(feed: Feed, settings: Settings, world: World) -> Session:
         try:
             return new_session(challenge, settings, world)
         except ArtifactsError as error:
+            with suppress(ArtifactsError):  # a public feed needs no identity that works
+                challenge.discover()
             turn.end(world.now(), error)
             raise
 
@@ -2170,10 +2174,8 @@ def sign_in(challenge: Challenge, settings: Settings, world: World) -> Session:
                 raise SignInEnded(str(error)) from None
             log.debug("%s", error)
             failures.append(error)
-    silent = "there is neither a browser nor a terminal"
-    if not {browser, device_code} & set(chosen_sources(world.environ)):
-        silent = "KEYRINGS_ARTIFACTS_SOURCES leaves out browser and device_code"
-    raise NoCredential(challenge, failures, silence(challenge, world.environ) or silent)
+    silent = silence(challenge, world.environ) or "there is neither a browser nor a terminal"
+    raise NoCredential(challenge, failures, silent)
 
 
 def exchange(challenge: Challenge, bearer: Bearer, settings: Settings, world: World) -> Session:
@@ -2651,7 +2653,7 @@ class World(SimpleNamespace):
     random: Callable[[], str]  # 64 characters that nobody can guess, fit for a URL
     attempted: Callable[[str, object], None]  # told of each source, and what came of it
     programs: Callable[[str], Iterable[str]]  # all on PATH that have a name, the first one first
-    python: Callable[[str], str | None]  # of the virtual environment that a program lies in
+    python: Callable[[str], tuple[str | None, bool]]  # see the function
     settings: Callable[[str], list[tuple[str, str]]]  # see `settings_files`
     route: Callable[[str], tuple[str, str, bool]]  # see the function
 
@@ -3018,12 +3020,15 @@ def which(program: str) -> str | None:
     return None
 
 
-def python(program: str) -> str | None:
-    """Return the Python of the virtual environment that a program lies in, links followed, else `None`."""
+def python(program: str) -> tuple[str | None, bool]:
+    """Return the Python that lies beside a program, links followed, and whether pip does, too.
+
+    `None` where there is none, or it is the system's, which takes no packages.
+    """
     folder = os.path.dirname(os.path.realpath(program))
-    path = os.path.join(folder, "python.exe" if os.name == "nt" else "python")
-    own = os.path.exists(os.path.join(os.path.dirname(folder), "pyvenv.cfg"))
-    return path if own and os.path.exists(path) else None
+    path, pip = (os.path.join(folder, name + ".exe" * (os.name == "nt")) for name in ("python", "pip"))
+    own = folder != "/usr/bin" and os.path.exists(path)
+    return (path if own else None), os.path.exists(pip)
 
 
 # What no program that we start gets; az may need the secrets of the platforms' own endpoints.
@@ -3126,10 +3131,10 @@ def drain(pipe: IO[bytes], into: bytearray) -> None:
 
 def unreachable(request: Request, cause: object) -> NetworkError:
     """Return the error for a request that got no answer, by the class of its cause."""
-    check = "that something listens there" if request.direct else "the network and HTTPS_PROXY"
+    host = authority_of(request.url)
+    check = f"that something listens at {host}" if request.direct else "the network and HTTPS_PROXY"
     return NetworkError(
-        f"{authority_of(request.url)} could not be reached ({type(cause).__name__}): check {check}, then "
-        "try again."
+        f"{host} could not be reached ({type(cause).__name__}): check {check}, then try again."
     )
 
 
@@ -3211,22 +3216,16 @@ def _send(request: Request) -> Response:
         limit = request.body_limit or (MAX_BODY if request.why and answer.status in (401, 403) else 0)
         for part in answer.stream(decode_content=False) if limit else ():
             body += part
+            if len(body) > limit and request.why:  # no reason is that long
+                break
             if len(body) > limit:
-                raise NetworkError(
-                    f"{authority_of(request.url)} answered with far more than a token: check the address, "
-                    "and who is between you and it.",
-                    passing=False,
-                )
-        if limit and not body and answer.status == 200 and request.method != "DELETE" and not framed(headers):
+                raise NetworkError(TOO_LONG.format(authority_of(request.url)), passing=False)
+        framed = {"content-length", "transfer-encoding"} & dict(headers).keys()  # else cut off, if empty
+        if limit and not body and answer.status == 200 and request.method != "DELETE" and not framed:
             raise ConnectionError
     finally:
         answer.close()
     return Response(answer.status, headers, body)
-
-
-def framed(headers: Sequence[tuple[str, str]]) -> bool:
-    """Whether headers tell where the body ends: without a body, those that do not were cut off."""
-    return any(name in ("content-length", "transfer-encoding") for name, _ in headers)
 
 
 def _pool(request: Request) -> Any:
@@ -3254,13 +3253,13 @@ def _pool(request: Request) -> Any:
         )
     except urllib3.exceptions.ProxySchemeUnknown:
         text = (
-            f"is of a kind that does not work here ({shown(parts.scheme, 20)}): set HTTPS_PROXY to an "
-            "http:// or https:// proxy."
+            f"is of a kind that does not work here ({shown(parts.scheme, 20)}): set {proxy_name(proxy)} to "
+            "an http:// or https:// proxy."
         )
     except ValueError:
         text = (
-            "has no address that can be read: mend HTTPS_PROXY, with the special characters of a password "
-            "as %23 and the like."
+            f"has no address that can be read: mend {proxy_name(proxy)}, with the special characters of a "
+            "password as %23 and the like."
         )
     raise NetworkError(f"The proxy for {host} {text}", passing=False)
 
@@ -3275,6 +3274,12 @@ def proxy_for(host: str) -> str:
     return "" if not proxy or local or urllib.request.proxy_bypass(host) else proxy
 
 
+def proxy_name(proxy: str) -> str:
+    """Return what names a proxy."""
+    names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    return next((name for name in names if os.environ.get(name) == proxy), "the system's settings")
+
+
 def route(host: str) -> tuple[str, str, bool]:
     """Return how a host is reached, for display.
 
@@ -3283,10 +3288,8 @@ def route(host: str) -> tuple[str, str, bool]:
     import importlib.util
 
     proxy = proxy_for(host)
-    names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-    by = next((name for name in names if os.environ.get(name) == proxy), "the system's settings")
     authority = proxy.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
-    return shown(authority, 80), by, importlib.util.find_spec("truststore") is not None
+    return shown(authority, 80), proxy_name(proxy), importlib.util.find_spec("truststore") is not None
 
 
 _TRUSTED: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -3415,7 +3418,7 @@ PROBE_SECONDS: Final = 15.0
 SKEW: Final = 5 * MINUTE  # Entra's tolerance, and that of most
 KEPT: Final = "the session kept"
 FEED_FORM: Final = "https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
-INSTALL: Final = "uv tool install keyring --with-executables-from keyrings.artifacts"
+INSTALL: Final = "uv tool install --force keyring --with-executables-from keyrings.artifacts"
 
 # Where each function of GIVEN finds its credential.
 GIVEN_BY: Final = {
@@ -3478,7 +3481,12 @@ def pip_settings(world: World) -> Client:
         command = [pip] if pip else [sys.executable, "-m", "pip"]
         done = world.run([*command, "config", "list"], PROBE_SECONDS)
         if not done.returncode:
-            return read_pip(done.stdout)
+            listing = done.stdout  # in the order of the files' names, not of their strength
+            names = re.findall(r"(?m)^((?:global|install)\.[\w-]+)=", listing)
+            for name in {name for name in names if names.count(name) > 1}:
+                value = world.run([*command, "config", "get", name], PROBE_SECONDS).stdout.strip()
+                listing += f"\n{name}={value!r}"
+            return read_pip(listing)
         if pip:
             raise ArtifactsError("pip cannot read its settings: run 'pip config list' to see why.")
     variables = {name: value for name, value in world.environ.items() if name.startswith("PIP_")}
@@ -3546,11 +3554,12 @@ def read_uv(environ: Mapping[str, str], files: Iterable[tuple[str, dict[str, Any
 
 
 def uv_asks(index: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
-    """Whether uv asks keyring for an index: where it has a user name, or is to be asked for always."""
+    """Whether uv asks keyring for an index: where it has a user name or always, as `authenticate` says."""
     name = re.sub("[^A-Z0-9]", "_", index.get("name", "").upper())
     user = "@" in index["url"].partition("://")[2].partition("/")[0]
     named = user or environ.get(f"UV_INDEX_{name}_USERNAME")
-    return bool(named or index.get("authenticate") == "always")
+    policy = index.get("authenticate", "")
+    return policy == "always" or bool(named and policy != "never")
 
 
 def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bool]]) -> Finding:
@@ -3565,7 +3574,7 @@ def judge_client(name: str, provider: str, by: str, ours: Sequence[tuple[str, bo
         if silent:
             text = f"{shown(comparable(silent[0]))} has no user name: uv (and pixi) ask keyring only for one"
             url = comparable(silent[0]).replace("://", f"://{DEFAULT_USERNAME}@", 1)
-            mend = f'write {shown(url)} in uv\'s URL, or authenticate = "always" in its index'
+            mend = f'write {shown(url, 600)} in uv\'s URL, or authenticate = "always" in its index'
             return name, "wrong", text, mend
         return name, "ok", f"provider {provider} ({shown(by)}); {ASKED_BY[provider]}", ""
     if name == "pip" and not by:
@@ -3614,15 +3623,18 @@ def lack(program: str, pin: str, world: World) -> str:
     return "fails when asked for its backends" if done.returncode else "does not have this backend"
 
 
-def install_beside(python: str | None) -> str:
-    """Return the command that puts this backend beside a `keyring` program, by its environment's Python."""
-    parts = re.split(r"[/\\]", python or "")
-    if "pipx" in parts:
+def install_beside(python: str | None, pip: bool) -> str:
+    """Return the command that puts this backend beside a `keyring` program.
+
+    `python` is that of its environment, `pip` whether there is one in it.
+    """
+    if not python or re.search(r"[/\\]uv[/\\]tools[/\\]", python):
+        return INSTALL
+    if re.search(r"[/\\]pipx[/\\]venvs[/\\]", python):
         return "pipx inject --include-apps keyring keyrings.artifacts"
-    if python and "uv" not in parts:
-        python = f'"{python}"' if " " in python else python
-        return f"{python} -m pip install keyrings.artifacts"
-    return INSTALL
+    python = f'"{python}"' if " " in python else python
+    ways = (f"uv pip install --python {python}", f"{python} -m pip install")
+    return f"{ways[pip]} keyrings.artifacts"
 
 
 def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
@@ -3642,7 +3654,7 @@ def examine_keyring(needed: bool, world: World) -> Iterator[Finding]:
         lacks = lack(path, pin, world)
         text = f"{shown(path)}: {lacks or 'has this backend'}"
         if lacks and place == 0:
-            text, mend = f"{text}; it is the first on PATH", install_beside(world.python(path))
+            text, mend = f"{text}; it is the first on PATH", install_beside(*world.python(path))
             yield "keyring", "wrong", text, mend
         else:
             yield "keyring", "note" if lacks else "ok", text, ""
@@ -3711,8 +3723,11 @@ def judge_answer(feed: Feed, response: Response, origin: str, account: str) -> F
         return "feed", "ok", f"accepts the credential ({origin})", ""
     elif status == 403:
         text = f"{who} has no permission for this feed ({origin}), or the token lacks the scope Packaging"
-        text += "" if response.lines("x-vss-e2eid") else "; or a firewall or a proxy is in the way"
-        mend = f"ask an owner of the feed to make {who} a reader (Feed settings, Permissions)"
+        role = "a contributor" if feed.takes_uploads else "a reader"
+        mend = f"ask an owner of the feed to make {who} {role} (Feed settings, Permissions)"
+        if not response.lines("x-vss-e2eid"):
+            text += "; or a firewall or a proxy is in the way"
+            mend = f"look for a firewall or a proxy in the way to {feed.host}, or {mend}"
     elif status == 404:
         text = f"no organization '{feed.organization}', no such feed in it, or {who} may not see it"
         mend = "check the names of organization, project and feed in the URL, and the feed's permissions"
@@ -3761,6 +3776,32 @@ def judge_sources(
         yield name, state, text, mend
 
 
+def judge_look_up(
+    error: ArtifactsError,
+    outcomes: Mapping[str, object],
+    before: Session | None,
+    challenge: Challenge,
+    world: World,
+) -> Iterator[Finding]:
+    """Yield the findings for a look-up that failed; `before` is the session that was kept then."""
+    try:
+        with suppress(PublicFeed):
+            if not challenge.feed.server:
+                challenge.discover()
+    except ArtifactsError as known:  # then no source matters, not even one that failed before
+        error, outcomes = known, {}
+    sources = list(judge_sources(challenge, outcomes, "", world))
+    yield from sources
+    mend = next((mend for *_, mend in sources if mend), "")
+    problem = judge_failure(error, mend, challenge, world)
+    if before:
+        lasts = before.expires is None or before.expires > world.now() + SKEW
+        what = "is refused" if lasts and isinstance(error, NoCredential) else "cannot be used"
+        text = f"{describe(before, world.now())}: it {what}, and nothing renewed it"
+        yield "session", "wrong", text, problem[-1]
+    yield problem
+
+
 def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
     """Yield what a look-up comes to that may ask nobody, and what the feed says to its answer."""
     feed = challenge.feed
@@ -3773,20 +3814,11 @@ def look_up(challenge: Challenge, world: World) -> Iterator[Finding]:
     try:
         answer = credential_for(feed, feed.url, None, quiet)
     except ArtifactsError as error:
-        sources = list(judge_sources(challenge, outcomes, "", world))
-        yield from sources
-        mend = next((mend for *_, mend in sources if mend), "")
-        problem = judge_failure(error, mend, challenge, world)
-        if before:
-            lasts = before.expires is None or before.expires > world.now() + SKEW
-            what = "is refused" if lasts and isinstance(error, NoCredential) else "cannot be used"
-            text = f"{describe(before, world.now())}: it {what}, and nothing renewed it"
-            yield "session", "wrong", text, problem[-1]
-        yield problem
+        yield from judge_look_up(error, outcomes, before, challenge, world)
         return
     last = next(reversed(outcomes), KEPT)
     names = GIVEN_BY.get(last, (last,)) if answer else ("the feed is public",)
-    origin = next((name for name in names if name in world.environ), names[-1])
+    origin = first_set(world.environ, *names)[0] or names[-1]
     yield from judge_sources(challenge, outcomes, origin, world)
     if answer is None:
         yield "feed", "ok", "is public: anybody may read it", ""
@@ -4018,7 +4050,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def set_password(self, service: str, username: str, password: str) -> None:
         """Keep a PAT of the person's own for the organization of a feed, for every user name.
 
-        Raises `PasswordSetError` where no keyring can keep it, `NotOurs` for other services.
+        Raises `PasswordSetError` where no keyring can keep it or it can be none, `NotOurs` for other
+        services that no next keyring takes.
         """
         feed = recognized(service)
         if feed is None:
@@ -4039,7 +4072,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
     def delete_password(self, service: str, username: str) -> None:
         """Forget everything kept for the organization of a feed, whatever the user name.
 
-        Raises `PasswordDeleteError` where there was nothing, `NotOurs` for other services.
+        Raises `PasswordDeleteError` where there was nothing, `NotOurs` for other services
+        that no next keyring takes.
         """
         feed = recognized(service)
         if feed is None:

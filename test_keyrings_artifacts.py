@@ -2867,7 +2867,14 @@ def test_an_address_with_a_lone_surrogate_is_compared_as_others_are() -> None:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [("build", "build"), (" build ", "build"), (" ", "VssSessionToken"), ("a\nb", None), ("a\x1b[2J", None)],
+    [
+        ("build", "build"),
+        (" build ", "build"),
+        ("Ada\u00a0L", "Ada\u00a0L"),
+        (" ", "VssSessionToken"),
+        ("a\nb", None),
+        ("a\x1b[2J", None),
+    ],
 )
 def test_customary_name(value: str, name: str | None) -> None:
     if name:
@@ -3785,7 +3792,8 @@ def test_identity_request(
         (
             {"MSI_ENDPOINT": LOCAL_URL},
             "robot",
-            "Cloud Shell has no identity but yours: unset AZURE_CLIENT_ID.",
+            "Cloud Shell has no identity but yours: unset AZURE_CLIENT_ID, "
+            "or write system as the feed's clientId.",
         ),
     ],
     ids=["Service Fabric in the clear", "another identity in Cloud Shell"],
@@ -3852,7 +3860,7 @@ def test_a_variable_that_is_no_text_keeps_no_other_source_from_trying() -> None:
     world = az_world(Script(CHALLENGED, SESSION), environ={"AZURE_CLIENT_ID": "\udcff"})
     answer = module.credential_for(parsed(), FEED, None, world)
     assert answer is not None
-    world = make_world(send=Script(), environ={"AZURE_CLIENT_ID": "\udcff", "CI": "1"})
+    world = make_world(send=Script(CHALLENGED), environ={"AZURE_CLIENT_ID": "\udcff", "CI": "1"})
     with pytest.raises(module.NoCredential, match="managed_identity: a variable that it reads is no text"):
         module.credential_for(parsed(), FEED, None, world)
 
@@ -4011,7 +4019,7 @@ def test_identities_are_kept_apart() -> None:
     assert module.identity({**ROBOT, "AZURE_CLIENT_SECRET": "a"}) == found[1]  # secrets are renewed
 
 
-@pytest.mark.parametrize(("second", "same"), [("other", False), ("ROBOT", True)])
+@pytest.mark.parametrize(("second", "same"), [("other", False), ("ROBOT", True), ("\ud800", False)])
 def test_the_identities_of_two_feeds_are_kept_apart(second: str, same: bool) -> None:
     """But one identity of all feeds of an organization has one session, however they are spelled."""
     other = FEED.replace("pyfeed", "other")
@@ -4057,6 +4065,13 @@ def test_a_warm_call_takes_nothing() -> None:
 
 def test_a_public_feed_has_no_credential() -> None:
     assert credential(make_world(send=Script(response(200)))) is None
+
+
+def test_a_public_feed_needs_no_identity_that_works() -> None:
+    script = Script(response(401, {"error": "invalid_client"}), response(200))
+    world = make_world(send=script, environ={**ROBOT, "AZURE_CLIENT_SECRET": "s3cret"})
+    assert credential(world) is None
+    assert [request.url for request in script.requests] == [f"{ENTRA}/oauth2/v2.0/token", FEED]
 
 
 def types(script: Script) -> list[str]:
@@ -4714,6 +4729,14 @@ def test_a_refresh_token_outlives_a_trouble_of_entras(error: str) -> None:
     assert not told
 
 
+@pytest.mark.parametrize("error", ["temporarily_unavailable", "server_error"])
+def test_a_trouble_of_entras_is_nobodys_refusal(error: str) -> None:
+    world, _, _ = at_terminal(Script(response(400, {"error": error})))
+    with pytest.raises(module.NetworkError, match=f"^device_code: Entra has trouble .{error}.: try again"):
+        module.device_code(world, a_challenge())
+    assert isinstance(module.refusal("browser", a_challenge(), {"error": error}), module.NetworkError)
+
+
 def test_a_refresh_token_that_another_process_replaced_is_not_missed() -> None:
     store, asked = Kept(REFRESH), list[str]()
 
@@ -4809,7 +4832,9 @@ def test_who_waits_for_a_turn_stops_waiting_in_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with path.open("w") as holder, path.open("r+") as waiter:
         module.lock_file(holder, 5)
-        module.lock_file(waiter, 0.2)  # does not hang
+        began = time.monotonic()
+        module.lock_file(waiter, 0.2)
+        assert 0.2 <= time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -4869,7 +4894,7 @@ def test_a_proxy_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, pr
     with pytest.raises(module.NetworkError) as caught:
         module._pool(module.headers_only(FEED))
     assert str(caught.value) == (
-        "The proxy for pkgs.dev.azure.com has no address that can be read: mend HTTPS_PROXY, with the "
+        "The proxy for pkgs.dev.azure.com has no address that can be read: mend https_proxy, with the "
         "special characters of a password as %23 and the like."
     )
 
@@ -5060,14 +5085,17 @@ def test_what_is_said_of_an_error(error: Exception, text: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program's names and folder are others there")
-@pytest.mark.parametrize("there", ["pyvenv.cfg bin/python", "pyvenv.cfg", "bin/python"])
-def test_the_python_of_a_program_s_environment(tmp_path: Path, there: str) -> None:
-    (tmp_path / "env" / "bin").mkdir(parents=True)
-    for name in [*there.split(), "bin/keyring"]:
-        (tmp_path / "env" / name).touch()
-    (tmp_path / "keyring").symlink_to(tmp_path / "env" / "bin" / "keyring")
-    expected = str((tmp_path / "env" / "bin" / "python").resolve()) if " " in there else None
-    assert module.python(str(tmp_path / "keyring")) == expected
+@pytest.mark.parametrize(
+    ("there", "pip"), [("python pip keyring", True), ("python keyring", False), ("keyring", False)]
+)
+def test_the_python_beside_a_program(tmp_path: Path, there: str, pip: bool) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in there.split():
+        (tmp_path / "bin" / name).touch()
+    (tmp_path / "keyring").symlink_to(tmp_path / "bin" / "keyring")
+    expected = str((tmp_path / "bin" / "python").resolve()) if "python" in there else None
+    assert module.python(str(tmp_path / "keyring")) == (expected, pip)
+    assert module.python("/usr/bin/keyring")[0] is None
 
 
 # --- doctor -----------------------------------------------------------------------------------
@@ -5127,6 +5155,19 @@ def test_without_a_pip_its_variables_tell() -> None:
         module.pip_settings(fails)
 
 
+def test_of_pips_files_the_strongest_counts() -> None:
+    def run(command: list[str], seconds: float) -> module.Completed:
+        if command[1:] == ["config", "get", "global.keyring-provider"]:
+            return module.Completed(0, "disabled\n", "")
+        assert command[1:] == ["config", "list"]
+        return module.Completed(
+            0, f"global.keyring-provider='import'\n{PIP_LISTING}global.keyring-provider='subprocess'\n", ""
+        )
+
+    found = module.pip_settings(make_world(which=lambda name: name, run=run))
+    assert found[:2] == ("disabled", "global.keyring-provider")
+
+
 @pytest.mark.parametrize("there", ["pip", "pip3", ""])
 def test_pip_is_asked_by_whatever_name_it_has(there: str) -> None:
     asked: list[list[str]] = []
@@ -5154,6 +5195,11 @@ UV_CLIENTS: dict[str, tuple[dict[str, str], list[tuple[str, dict[str, Any]]], tu
         {},
         [("uv.toml", {"pip": {"keyring-provider": "subprocess", "extra-index-url": [FEED]}})],
         ("subprocess", "uv.toml", [(FEED, False)]),
+    ),
+    "never": (
+        {},
+        [("uv.toml", {"index": [{"url": "https://me@a", "authenticate": "never"}]})],
+        ("", "", [("https://me@a", False)]),
     ),
     "always": (
         {},
@@ -5277,7 +5323,7 @@ def test_the_first_keyring_program_counts(programs: str, needed: bool, states: s
     world = make_world(
         programs=lambda name: list(programs),
         run=lambda command, _: LISTED if command[0] == "x" else UNLISTED,
-        python=lambda path: None,
+        python=lambda path: (None, False),
         settings=lambda program: [],
     )
     found = list(module.examine_keyring(needed, world))
@@ -5286,18 +5332,23 @@ def test_the_first_keyring_program_counts(programs: str, needed: bool, states: s
 
 
 @pytest.mark.parametrize(
-    ("python", "command"),
+    ("python", "pip", "command"),
     [
-        (None, module.INSTALL),
-        ("/home/me/.local/share/uv/tools/keyring/bin/python", module.INSTALL),
-        (r"C:\Users\me\pipx\venvs\keyring\Scripts\python.exe", PIPX),
-        ("/home/me/.local/share/pipx/venvs/keyring/bin/python", PIPX),
-        ("/work/.venv/bin/python", "/work/.venv/bin/python -m pip install keyrings.artifacts"),
-        ("/my work/bin/python", '"/my work/bin/python" -m pip install keyrings.artifacts'),
+        (None, False, module.INSTALL),
+        ("/home/me/.local/share/uv/tools/keyring/bin/python", False, module.INSTALL),
+        (r"C:\Users\me\pipx\venvs\keyring\Scripts\python.exe", False, PIPX),
+        ("/home/me/.local/share/pipx/venvs/keyring/bin/python", False, PIPX),
+        ("/pipx/uv/bin/python", True, "/pipx/uv/bin/python -m pip install keyrings.artifacts"),
+        (
+            "/work/.venv/bin/python",
+            False,
+            "uv pip install --python /work/.venv/bin/python keyrings.artifacts",
+        ),
+        ("/my work/bin/python", True, '"/my work/bin/python" -m pip install keyrings.artifacts'),
     ],
 )
-def test_what_puts_the_backend_beside_a_keyring_program(python: str | None, command: str) -> None:
-    assert module.install_beside(python) == command
+def test_what_puts_the_backend_beside_a_keyring_program(python: str | None, pip: bool, command: str) -> None:
+    assert module.install_beside(python, pip) == command
 
 
 @pytest.mark.parametrize(
@@ -5554,6 +5605,14 @@ def test_an_answer_is_read_up_to_a_limit(
     else:
         with pytest.raises(module.NetworkError, match="answered with far more than a token"):
             module.send(request, 10)
+
+
+def test_a_refusal_of_any_length_stays_one(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in machine.environ.items():
+        monkeypatch.setenv(name, value)
+    machine.services.faults.append(fault(Reply(401, [], b"x" * (2 * module.MAX_BODY)), 9))
+    request = module.Request("GET", "https://login.microsoftonline.com/x", {}, body_limit=0, why=True)
+    assert module.send(request, 10).status == 401
 
 
 @contextlib.contextmanager
@@ -6258,6 +6317,12 @@ def test_a_log_file_on_a_full_disk_is_no_matter(machine: Machine) -> None:
     done = machine.run(*command, KEYRINGS_ARTIFACTS_LOGFILE=path)
     assert opens(machine, done.stdout.strip())
     assert done.stderr.count("\n") == 1  # of the session that could not be kept
+
+
+def test_the_variables_that_hold_secrets() -> None:
+    given = {name for names in module.GIVEN_BY.values() for name in names if name.isupper()}
+    others = {"AZURE_CLIENT_SECRET", "servicePrincipalKey", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "idToken"}
+    assert (given - {"AZURE_DEVOPS_EXT_PAT_FILE"}) | others == module.SECRET_VARIABLES
 
 
 @pytest.mark.parametrize("source", ["az", "browser"])
@@ -7443,10 +7508,10 @@ def test_a_revoked_session_is_renewed_in_silence(desktop: Machine) -> None:
     [
         ({"closes": True}, "Nobody signed in to organization 'contoso' within 2 seconds"),
         ({"outcome": "access_denied"}, "browser: the sign-in was declined"),
-        ({"outcome": "server_error"}, "browser: Entra did not accept the sign-in"),
+        ({"outcome": "server_error"}, "browser: Entra has trouble (server_error): try again"),
         ({"used": True}, "browser: Entra did not accept the sign-in (AADSTS54005)"),
     ],
-    ids=["window closed", "declined", "refused", "code redeemed before"],
+    ids=["window closed", "declined", "trouble", "code redeemed before"],
 )
 def test_a_sign_in_that_comes_to_nothing(machine: Machine, does: dict[str, Any], said: str) -> None:
     open_browser(machine, **does)
@@ -7563,7 +7628,6 @@ class Clients:
         found = shutil.which("uv", path=str(BIN)) or shutil.which("uv")
         assert found, "uv is missing: pip install '.[test]'"
         self.uv = found
-        self.wheel = self.build()
 
     def run(self, *command: str, **changes: str) -> None:
         done = subprocess.run(
@@ -7576,7 +7640,8 @@ class Clients:
         )
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
 
-    def build(self) -> Path:
+    @functools.cached_property
+    def wheel(self) -> Path:
         """The project's wheel; the editable installation that runs the tests is no client's."""
         dist = self.folder / "dist"
         python = ("--python", sys.executable)
@@ -9520,7 +9585,7 @@ SET_UPS: dict[str, tuple[Any, str, str, str]] = {  # what breaks it; topic, text
     "session over for good": (spent, "session", "expired 1 day", SIGN_IN_COMMAND),
     "clock ahead": ({"STAND_IN_CLOCK": "172830"}, "clock", "2 days, 0:00:", "set the clock"),
     "clock behind": ({"STAND_IN_CLOCK": "-172830"}, "clock", "2 days, 0:00:", "set the clock"),
-    "session expired": (over, "session", "expired 1:00:0", SIGN_IN_COMMAND),
+    "session expired": (over, "session", "expired 1:0", SIGN_IN_COMMAND),
     "session revoked": (revoked, "feed", "refuses the credential (the session kept)", "keyring del "),
     "PAT expired": (
         expired_pat,
@@ -9612,6 +9677,16 @@ def test_the_doctor_knows_an_azure_devops_server(machine: Machine) -> None:
     found = rows(machine, url, KEYRINGS_ARTIFACTS_HOSTS="tfs.example.com")
     assert found["next"] == f"keyring set {url} me"
     assert found["azure_cli"]["text"] == "not asked"
+
+
+def test_the_feed_s_own_word_comes_before_an_identity_that_fails(worker: Machine) -> None:
+    unknown = FEED.replace("contoso", "contosoo")
+    dead = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9"}
+    assert rows(worker, **dead)["next"] == "check that something listens at 127.0.0.1:9, then try again"
+    assert rows(worker, unknown, **dead)["next"].startswith(
+        "check the names of organization, project and feed"
+    )
+    assert rows(worker, FEED.replace("contoso", "publica"), **dead)["ok"]
 
 
 def test_the_doctor_knows_a_public_feed(machine: Machine) -> None:
@@ -9880,7 +9955,9 @@ COMMANDS = {
     "https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/ me": TYPED,
     "keyring del URL me": STANDS,
     # How to change it
-    ".venv/bin/python test_keyrings_artifacts.py -- keyring get URL me": "test_a_command_among_the_stand_ins",
+    ".venv/bin/python test_keyrings_artifacts.py -- .venv/bin/keyring get URL me": (
+        "test_a_command_among_the_stand_ins"
+    ),
     "bash .ci/run": CI_RUN,
     ".venv/bin/mypy keyrings_artifacts.py test_keyrings_artifacts.py": CI_RUN,
     ".venv/bin/ruff check": CI_RUN,
@@ -10049,10 +10126,9 @@ def test_settings_in_the_readme_are_those_that_clients_are_run_with() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason=STAND_INS)
 def test_a_command_among_the_stand_ins() -> None:
     """What the README says runs any command there."""
-    keyring = str(BIN / "keyring")
+    keyring = os.path.relpath(BIN / "keyring")
     command = [sys.executable, str(Path(__file__)), "--", keyring, "get", FEED, "me"]
-    environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\S+\n", done.stdout)
 
@@ -10973,7 +11049,7 @@ PROXIES = {
     "not TLS": ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", NOT_LET_THROUGH),
     "drops after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\n", NOT_REACHED),
     "garbage after CONNECT": ("http", b"HTTP/1.1 200 OK\r\n\r\ngarbage", NOT_REACHED),
-    "of another kind": ("socks5", b"", "The proxy .* is of a kind .* HTTPS_PROXY"),
+    "of another kind": ("socks5", b"", "The proxy .* is of a kind .* https_proxy"),
 }
 
 
