@@ -5335,14 +5335,14 @@ def test_the_first_keyring_program_counts(programs: str, needed: bool, states: s
     ("python", "pip", "command"),
     [
         (None, False, module.INSTALL),
-        ("/home/me/.local/share/uv/tools/keyring/bin/python", False, module.INSTALL),
+        ("/data/uv/tools/keyring/bin/python", False, module.INSTALL),
         (r"C:\Users\me\pipx\venvs\keyring\Scripts\python.exe", False, PIPX),
-        ("/home/me/.local/share/pipx/venvs/keyring/bin/python", False, PIPX),
+        ("/data/pipx/venvs/keyring/bin/python", False, PIPX),
         ("/pipx/uv/bin/python", True, "/pipx/uv/bin/python -m pip install keyrings.artifacts"),
         (
-            "/work/.venv/bin/python",
+            "/project/.venv/bin/python",
             False,
-            "uv pip install --python /work/.venv/bin/python keyrings.artifacts",
+            "uv pip install --python /project/.venv/bin/python keyrings.artifacts",
         ),
         ("/my work/bin/python", True, '"/my work/bin/python" -m pip install keyrings.artifacts'),
     ],
