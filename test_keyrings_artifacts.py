@@ -2541,8 +2541,10 @@ def type_in(command: str, machine: Machine, clients: Clients) -> None:
         for folder in machine.folder.glob("installed/venvs/*/lib/*/site-packages"):
             shutil.copy(machine.site / "sitecustomize.py", folder)  # pipx ignores PYTHONPATH
     else:
-        found = [sorted(machine.home.glob(word)) if "*" in word else [word] for word in words]
-        done = machine.run(*(str(word) for each in found for word in each), timeout=100)
+        typed: list[str] = []
+        for word in words:
+            typed += map(str, machine.home.glob(word)) if "*" in word else [word]
+        done = machine.run(*typed, timeout=100)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         assert command != LOOK or "keyrings_artifacts.Artifacts" in done.stdout
 
