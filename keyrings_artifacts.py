@@ -9,8 +9,7 @@ PYTHONPATH and PYTHON_KEYRING_BACKEND=keyrings_artifacts.ArtifactsKeyringBackend
 
 `credential_for` below is the whole flow. What it calls are functions over plain values, and every
 effect (network, programs, files, clock, terminal) is a field of `World`. `None` means "not mine" or
-"does not apply here". An `ArtifactsError` means "mine, and broken"; its text tells the user what
-happened and what fixes it, and only the backend class at the end shows it.
+"does not apply here"; an `ArtifactsError` means "mine, and broken", and tells the user what to do.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
-import subprocess
 import sys
 import threading
 import time
@@ -43,7 +40,7 @@ __all__ = ["ArtifactsKeyringBackend"]
 
 # --- the flow --------------------------------------------------------------------------------
 def credential_for(feed: Feed, world: World) -> SimpleCredential | None:
-    """Return the credential for a feed, `None` where a public one needs none. Raises without."""
+    """Return the credential for a feed, `None` where it is public. Raises where there is none."""
     given = given_credential(feed, world)
     if given is not None:
         return given
@@ -81,8 +78,10 @@ CHECKED_SECONDS: Final = 3600.0  # how long an accepted session is used without 
 SESSION_SECONDS: Final = 24 * 3600.0  # artifacts-credprovider's limit for a session token
 SIGN_IN_SECONDS: Final = 180.0  # to wait for a user
 PATIENT_SECONDS: Final = 30.0  # for az, for a locked keyring, for a request not to be sent again
+DROPPED: Final = "dropped"
 REQUEST_SECONDS: Final = 10.0  # from connecting to the last byte
 MAX_BODY: Final = 1 << 18  # bytes; an answer with a token has a few thousand
+ISSUER_FIX: Final = "grant 'id-token: write' (GitHub) or map SYSTEM_ACCESSTOKEN (Azure Pipelines)"
 NO_SUCH_FEED: Final = "There is no such feed (404): check organization, project and feed in {}."
 
 HEADERS: Final = {
@@ -188,11 +187,7 @@ class ArtifactsError(Exception):
 
 
 class NetworkError(ArtifactsError):
-    """No usable answer from a host."""
-
-
-class DroppedError(NetworkError):
-    """The same, where another try may help."""
+    """No usable answer from a host; its `reason` is DROPPED where another try may help."""
 
 
 class NotOursError(PasswordSetError, PasswordDeleteError, NotImplementedError):
@@ -212,6 +207,7 @@ def first_name(environ: Mapping[str, str], *names: str) -> str:
 
 
 def first(environ: Mapping[str, str], *names: str) -> str:
+    """Return its text without outer blanks, "" where all are blank."""
     return environ.get(first_name(environ, *names), "").strip()
 
 
@@ -330,7 +326,7 @@ def parse_address(url: str) -> tuple[str, str] | None:
     if parts.scheme != "https" or "@" in user or match is None or dots:
         return None
     path = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", parts.path)
-    return match[1].lower(), quote(path, safe="%/@:+,;=~!$&'()*")
+    return match[1].lower(), quote(path, safe="%/@:+,=~")
 
 
 def parse_feed(service: str) -> Feed | None:
@@ -422,8 +418,8 @@ def feed_request(feed: Feed, token: str = "") -> Request:
 
 
 def is_sign_in(response: Response) -> bool:
-    """Whether an answer means "who are you": 401, a sign-in page, or the way to one (not 303)."""
-    return response.status in (203, 301, 302, 307, 308, 401)
+    """Whether an answer means "who are you": 401, a sign-in page, or a redirect to one."""
+    return response.status in (203, 301, 302, 307, 308, 401)  # 303 leads to a package's file
 
 
 def read_challenge(feed: Feed, response: Response) -> Challenge:
@@ -485,9 +481,10 @@ def read_session_token(response: Response, now: float) -> Session | None:
 
 def exchange(challenge: Challenge, bearer: Bearer, world: World) -> Session:
     """Return the narrowest session that the organization gives for an Entra token. Raises."""
-    # An application gets no session token. After a refusal nothing wider is handed out.
+    # After a refusal nothing wider is handed out.
     now = world.now()
-    for valid_to in (now + SESSION_SECONDS, None) if bearer.person else ():
+    lifetimes = (now + SESSION_SECONDS, None) if bearer.person else ()  # else it issues none
+    for valid_to in lifetimes:
         response = fetch(session_request(challenge, bearer, valid_to), world)
         session = read_session_token(response, now)
         if session is not None:
@@ -521,7 +518,8 @@ def check_refusal(challenge: Challenge, bearer: Bearer, response: Response) -> N
         return
     page, who = f"https://dev.azure.com/{quote(name)}", bearer.account or "the account"
     fix = f"ask an administrator of {page} for access, or use another account"
-    fix = f"open {page} once in a browser with that account" if code == "TF401444" else fix
+    if code == "TF401444":
+        fix = f"open {page} once in a browser with that account"
     raise ArtifactsError(f"organization '{name}' refused {who} ({code}): {fix}.")
 
 
@@ -534,17 +532,17 @@ def az_login(tenant: str) -> str:
 def fetch(request: Request, world: World) -> Response:
     """Return the answer to a request; three tries for drops, 429 and 5xx. Raises `NetworkError`."""
     # What spends something, an authorization code or a session token, is sent once.
-    for pause in (0.5, 1.5, 0.0):
+    for pause in [0.0] if request.spends else [0.5, 1.5, 0.0]:  # 0 after the last
         try:
             response = world.send(request)
-        except DroppedError:
-            if request.spends or not pause:
+        except NetworkError as error:
+            if error.reason != DROPPED or not pause:
                 raise
         else:
             world.trace(f"{request.method} {request.host}: {response.status}")
             if response.status != 429 and response.status < 500:
                 return response
-            if request.spends or not pause:
+            if not pause:
                 break
             pause = min(number(response.headers.get("retry-after")) or pause, 5.0)
         world.sleep(pause)
@@ -574,7 +572,8 @@ def service_principal(challenge: Challenge, world: World) -> Bearer | None:
     application = application_of(world.environ)
     if application is None:
         return None
-    proof, (client, tenant, secret) = "its secret", application
+    client, tenant, secret = application
+    proof = "its secret"
     form = {"client_id": client, "grant_type": "client_credentials", "scope": AZURE_DEVOPS_SCOPE}
     if secret:
         form["client_secret"] = secret
@@ -593,17 +592,6 @@ def service_principal(challenge: Challenge, world: World) -> Bearer | None:
     return read_bearer("service_principal", body, world.now())._replace(person=False)
 
 
-def install_command(program: str, requirement: str) -> str:
-    """Return the command that installs a package beside a program, quoted for any shell."""
-    real = os.path.realpath(program).replace("\\", "/")
-    if "/pipx/" in real:
-        return f'pipx inject keyring "{requirement}"'
-    if "/uv/tools/" in real:
-        return f'uv tool install keyring --with "{requirement}"'
-    python = os.path.join(os.path.dirname(real), "python.exe" if os.name == "nt" else "python")
-    return f'"{python}" -m pip install "{requirement}"'
-
-
 def from_github(world: World) -> str:
     # https://docs.github.com/actions/concepts/security/openid-connect
     url = first(world.environ, "ACTIONS_ID_TOKEN_REQUEST_URL")
@@ -618,8 +606,8 @@ def from_azure_pipelines(world: World) -> str:
     query = {"api-version": "7.1", "serviceConnectionId": connection}
     url = with_query(first(world.environ, "SYSTEM_OIDCREQUESTURI"), **query)
     headers = bearer_headers(first(world.environ, "SYSTEM_ACCESSTOKEN"))
-    request = Request("POST", url, headers, b"")
-    return str(ask_alone(request, "oidcToken", ISSUER_FIX, world)["oidcToken"])
+    asked = ask_alone(Request("POST", url, headers, b""), "oidcToken", ISSUER_FIX, world)
+    return str(asked["oidcToken"])
 
 
 # Who may vouch for this job (workload identity federation), by the variable that says so.
@@ -638,9 +626,6 @@ def with_query(url: str, **query: str) -> str:
 
 def bearer_headers(token: str) -> dict[str, str]:
     return {**HEADERS, "Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-
-
-ISSUER_FIX: Final = "grant 'id-token: write' (GitHub) or map SYSTEM_ACCESSTOKEN (Azure Pipelines)"
 
 
 def ask_alone(request: Request, key: str, fix: str, world: World) -> dict[str, Any]:
@@ -708,6 +693,8 @@ def token_command(challenge: Challenge, world: World) -> Bearer | None:
 
 def split_command(text: str, windows: bool) -> list[str]:
     """Return the words of a command line as a shell has them, paths of files here made absolute."""
+    import shlex
+
     try:
         words = [word.strip('"') for word in shlex.split(text, posix=not windows)]
     except ValueError:
@@ -746,8 +733,7 @@ REFUSALS: Final = (
 def refusal(tenant: str, body: Mapping[str, Any]) -> ArtifactsError:
     code = error_code(body)
     text = next(text for pattern, text in REFUSALS if re.search(pattern, code))
-    fix = f"try again, or run '{az_login(tenant)}'"
-    return ArtifactsError(f"{text} ({code}): {fix}.", code)
+    return ArtifactsError(f"{text} ({code}): try again, or run '{az_login(tenant)}'.", code)
 
 
 def signed_in(source: str, tenant: str, form: Mapping[str, str], world: World) -> Bearer:
@@ -856,9 +842,9 @@ def kept_session(
     feed: Feed, world: World, again: bool = False, users: bool = False
 ) -> Session | None:
     """Return the session kept for a feed's organization that may be used, else `None`."""
-    # What a user left does not stand in for an application fully configured, but for `users`.
-    sources = first(world.environ, "KEYRINGS_ARTIFACTS_SOURCES") or "service_principal"
-    if users or application_of(world.environ) is None or "service_principal" not in sources:
+    # The store has users' sessions: not for an application that is configured, until it failed.
+    wanted = first(world.environ, "KEYRINGS_ARTIFACTS_SOURCES") or "service_principal"
+    if users or application_of(world.environ) is None or "service_principal" not in wanted:
         world.store.read(feed.organization, again)
     session, now = read_session(world.store.memory.get(feed.organization, "")), world.now()
     if session is None or not session.token:
@@ -946,7 +932,7 @@ def silence(feed: Feed, environ: Mapping[str, str]) -> str:
 
 def advice(challenge: Challenge, quiet: str, environ: Mapping[str, str], az: bool) -> str:
     name, owner = challenge.feed.organization, pipeline_organization(environ)
-    fix = f"run 'keyring get {shlex.quote(challenge.feed.url)} {USERNAME}' in a terminal"
+    fix = f"run 'keyring get {challenge.feed.url} {USERNAME}' in a terminal"
     fix += f", or '{az_login(challenge.tenant)}'" if az else ""
     if quiet.startswith("TF_BUILD"):
         fix = "map 'SYSTEM_ACCESSTOKEN: $(System.AccessToken)' in the step's env"
@@ -1061,7 +1047,7 @@ def data_folder(make: bool = False) -> Path:
         from keyring.util import platform_
 
         folder = Path(platform_.data_root()) / "keyrings_artifacts"
-    except (ImportError, AttributeError, RuntimeError):
+    except (ImportError, AttributeError, RuntimeError):  # a keyring without it, no home
         raise OSError from None
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -1225,24 +1211,26 @@ def network_error(request: Request, error: Exception, environ: Mapping[str, str]
 
     from urllib3 import exceptions
 
-    root, host = error, request.host
-    kind: type[NetworkError] = DroppedError
+    root, host, reason = error, request.host, DROPPED
     while root.args and isinstance(root.args[-1], Exception):
         root = root.args[-1]
     absent = isinstance(root, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError))
     why, fix = f"could not be reached ({type(root).__name__})", "check network and HTTPS_PROXY"
     if isinstance(root, ssl.SSLCertVerificationError):
         name = first_name(environ, *CA_FILES, "SSL_CERT_FILE", "SSL_CERT_DIR")
-        kind, why = NetworkError, f"has no trusted certificate ({shown(root.verify_message, 80)})"
+        reason, why = (
+            "certificate",
+            f"has no trusted certificate ({shown(root.verify_message, 80)})",
+        )
         fix = f"check the clock, or let {name or 'REQUESTS_CA_BUNDLE'} name your company's CA file"
         fix += ", for it names another" if name else ", or install truststore"
     elif "Tunnel" in str(root) or (absent and isinstance(error, exceptions.ProxyError)):
         why, fix = "is not reached by the proxy", "check HTTPS_PROXY, its password, and NO_PROXY"
         if re.search(r"failed: 4(?!29)\d\d", str(root)):  # another try might lock the account
-            kind = NetworkError
+            reason = "refused"
     elif absent and request.direct:  # no such platform here
-        kind = NetworkError
-    return kind(f"{host} {why}: {fix}.")
+        reason = "absent"
+    return NetworkError(f"{host} {why}: {fix}.", reason)
 
 
 def trust(environ: Mapping[str, str]) -> Any:
@@ -1290,8 +1278,11 @@ def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return child
 
 
-def run(command: Sequence[str], seconds: float, output: int = subprocess.PIPE, **given: str) -> str:
+def run(command: Sequence[str], seconds: float, silent: bool = False, **given: str) -> str:
     """Return what a program prints, with variables `given`. Raises; the reason is its stderr."""
+    import subprocess
+
+    output = subprocess.DEVNULL if silent else subprocess.PIPE
     name, environ = shown(os.path.basename(command[0]), 40), child_environ(os.environ)
 
     def work() -> subprocess.CompletedProcess[bytes]:
@@ -1333,7 +1324,7 @@ def open_browser(url: str) -> bool:
     command = [sys.executable, "-c", code, url]
     with suppress(TimeoutError):  # it goes on
         try:
-            within(1.0, run, command, SIGN_IN_SECONDS, subprocess.DEVNULL)
+            within(1.0, run, command, SIGN_IN_SECONDS, True)
         except ArtifactsError:
             return False
     return True
@@ -1396,8 +1387,7 @@ def notify(text: str) -> None:
     line = "".join(c for c in f"keyrings.artifacts: {text}\n" if c.isprintable() or c == "\n")
     place = terminal() if has_terminal() else nullcontext(sys.stderr)
     with suppress(OSError, ValueError, AttributeError), place as stream:  # it may be closed
-        stream.write(line)
-        stream.flush()
+        print(line, end="", file=stream, flush=True)
 
 
 def trace(text: str) -> None:
@@ -1438,17 +1428,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     url = parser.parse_args(argv).url
     print(f"keyrings.artifacts {__version__}, Python {sys.version.split()[0]}, {sys.executable}")
     feed, world = parse_feed(url), World(Store(keeps=False), lambda _: nullcontext(), Network())
-    problems = [
-        "give a URL as https://pkgs.dev.azure.com/ORGANIZATION/_packaging/FEED/pypi/simple/"
-    ]
+    problems = ["give a URL as https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/"]
     if feed:
         problems = [*look_up_problems(feed, world), *keyring_problems(feed, world)]
         problems += client_problems(url, feed, world)
     for problem in problems[1:]:
         print(f"ERROR: {problem}")
-    first_of, *rest = problems[0].splitlines() if problems else ["the feed lets you in."]
-    print(*rest, f"{'ERROR' if problems else 'Nothing to do'}: {first_of}", sep="\n")
-    return min(len(problems), 1)
+    # The first sentence of the first problem is the cause of the others: it is read last.
+    cause, *others = problems[0].splitlines() if problems else ["the feed lets you in."]
+    print(*others, f"{'ERROR' if problems else 'Nothing to do'}: {cause}", sep="\n")
+    return 1 if problems else 0
 
 
 def look_up_problems(feed: Feed, world: World) -> Iterator[str]:
@@ -1495,19 +1484,30 @@ def keyring_problems(feed: Feed, world: World) -> Iterator[str]:
         yield "No keyring is on PATH: run 'uv tool install keyring --with keyrings.artifacts'."
         return
     pin, answer = first(world.environ, "PYTHON_KEYRING_BACKEND"), ""
-    token = hashlib.sha256(world.random().encode()).hexdigest()
+    token = f"made-up-{world.random()}"
     given = {"AZURE_DEVOPS_EXT_PAT": token, "CI": "true"}
     with suppress(ArtifactsError):
         answer = world.run([paths[0], "get", feed.url, USERNAME], PATIENT_SECONDS, **given)
     if answer.strip() != token and pin and not pin.startswith("keyrings_artifacts."):
         yield f"PYTHON_KEYRING_BACKEND pins keyring to {shown(pin)}: unset it."
     elif answer.strip() != token:
-        fix = f"run {install_command(paths[0], 'keyrings.artifacts')}"
+        fix = f"run {install_command(paths[0])}"
         fix = f"remove what '{paths[0]} --list-backends' or keyringrc.cfg has first" if has else fix
         yield f"{paths[0]}, the first keyring on PATH, does not use this backend: {fix}."
 
 
+def install_command(keyring: str) -> str:
+    """Return the command that installs this backend beside a keyring, quoted for any shell."""
+    real = os.path.realpath(keyring).replace("\\", "/")
+    if "/pipx/" in real:
+        return "pipx inject keyring keyrings.artifacts"
+    if "/uv/tools/" in real:
+        return "uv tool install keyring --with keyrings.artifacts"
+    return f'"{os.path.dirname(real)}/python" -m pip install keyrings.artifacts'
+
+
 def client_problems(url: str, feed: Feed, world: World) -> Iterator[str]:
+    """Yield why pip or uv would not ask keyring at all: their settings, the URL, a netrc file."""
     import netrc
 
     environ, host, user = world.environ, urlsplit(feed.url).netloc, urlsplit(url).username
