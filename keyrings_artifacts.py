@@ -98,10 +98,10 @@ EXTERNAL_ENDPOINTS: Final = (
 ACCESS_TOKENS: Final = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
 URI_PREFIXES: Final = ("ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES")
 CA_FILES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-# What no program started here gets to see, in upper case as Windows has it. az and the token
-# command may need IDENTITY_HEADER and ACTIONS_ID_TOKEN_REQUEST_TOKEN.
+# What no program started here sees, in upper case as Windows has it; az may need IDENTITY_HEADER.
 GIVEN: Final = (*EXTERNAL_ENDPOINTS, "AZURE_DEVOPS_EXT_PAT", *ACCESS_TOKENS, "SYSTEM_ACCESSTOKEN")
-SECRET_VARIABLES: Final = (*GIVEN, "AZURE_CLIENT_SECRET", "SERVICEPRINCIPALKEY", "IDTOKEN")
+PROOFS: Final = ("SERVICEPRINCIPALKEY", "IDTOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+SECRET_VARIABLES: Final = (*GIVEN, *PROOFS, "AZURE_CLIENT_SECRET")
 
 
 class Feed(NamedTuple):
@@ -1481,7 +1481,7 @@ def keyring_problems(feed: Feed, world: World) -> Iterator[str]:
             has = "keyrings_artifacts" in world.run([path, "--list-backends"], PATIENT_SECONDS)
             print(f"keyring on PATH: {path} ({'has' if has else 'lacks'} this backend)")
     if not paths:
-        yield "No keyring is on PATH: run 'uv tool install keyring --with keyrings.artifacts'."
+        yield f"No keyring is on PATH: run {install_command('/uv/tools/keyring')}."
         return
     pin, answer = first(world.environ, "PYTHON_KEYRING_BACKEND"), ""
     token = f"made-up-{world.random()}"
@@ -1500,10 +1500,10 @@ def install_command(keyring: str) -> str:
     """Return the command that installs this backend beside a keyring, quoted for any shell."""
     real = os.path.realpath(keyring).replace("\\", "/")
     if "/pipx/" in real:
-        return "pipx inject keyring keyrings.artifacts"
+        return 'pipx inject keyring "keyrings.artifacts>=2"'  # 1.x is another author's
     if "/uv/tools/" in real:
-        return "uv tool install keyring --with keyrings.artifacts"
-    return f'"{os.path.dirname(real)}/python" -m pip install keyrings.artifacts'
+        return 'uv tool install keyring --with "keyrings.artifacts>=2"'
+    return f'"{os.path.dirname(real)}/python" -m pip install "keyrings.artifacts>=2"'
 
 
 def client_problems(url: str, feed: Feed, world: World) -> Iterator[str]:
