@@ -48,7 +48,8 @@ def credential_for(feed: Feed, world: World) -> SimpleCredential | None:
     if session is None:
         challenge = read_challenge(feed, fetch(feed_request(feed), world))
         try:
-            with world.lock(feed.organization):  # one process signs in, the others wait
+            case = f"{feed.organization} {challenge.public} {silence(feed, world.environ)}"
+            with world.lock(case):  # one process signs in; those in the same case share its failure
                 session = kept_session(feed, world, again=True) or sign_in(challenge, world)
         except ArtifactsError:
             if challenge.public:
@@ -157,7 +158,7 @@ class Request(NamedTuple):
     body: bytes | None = None
     limit: int = MAX_BODY
     direct: bool = False  # past any proxy: an identity endpoint of this machine
-    spends: bool = False  # its work may be done although no answer came: not sent again
+    spends: bool = False  # not sent again: without an answer it may have worked
 
     def __repr__(self) -> str:
         return "Request()"
@@ -207,7 +208,7 @@ def first_name(environ: Mapping[str, str], *names: str) -> str:
 
 
 def first(environ: Mapping[str, str], *names: str) -> str:
-    """Return its text without outer blanks, "" where all are blank."""
+    """Return the text of that variable without outer blanks, "" where all are blank."""
     return environ.get(first_name(environ, *names), "").strip()
 
 
@@ -279,7 +280,7 @@ def read_bearer(source: str, body: Mapping[str, Any], now: float) -> Bearer:
         raise ArtifactsError(f"{source} gave no token ({error_code(body)}).")
     payload, lasts = claims(token), number(body.get("expires_in"))
     ends = number(payload.get("exp")) or number(body.get("expires_on")) or now + 3600
-    expires = now + lasts if lasts else ends  # first what does not depend on the clock here
+    expires = now + lasts if lasts else ends  # a lifetime first: the clock here may be wrong
     names = map(payload.get, ("upn", "unique_name", "preferred_username", "email"))
     account = shown(next(filter(None, names), ""), 100)
     # https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference
@@ -405,7 +406,7 @@ def read_secret(name: str, world: World) -> str:
 def pipeline_organization(environ: Mapping[str, str]) -> str:
     """Return the organization that this is a pipeline's job of, "" where nothing says so."""
     uri = first(environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
-    host, path = parse_address(uri) or ("", "")
+    host, path = parse_address(uri) or ("", uri and "a server of its own")
     named = host if host.endswith(".visualstudio.com") else unquote(path).strip("/").lower()
     return re.split("[./]", named)[0]
 
@@ -481,7 +482,7 @@ def read_session_token(response: Response, now: float) -> Session | None:
 
 def exchange(challenge: Challenge, bearer: Bearer, world: World) -> Session:
     """Return the narrowest session that the organization gives for an Entra token. Raises."""
-    # After a refusal nothing wider is handed out.
+    # Where an account or a policy is refused (a code, or "sign in"), nothing wider is handed out.
     now = world.now()
     lifetimes = (now + SESSION_SECONDS, None) if bearer.person else ()  # else it issues none
     for valid_to in lifetimes:
@@ -501,7 +502,8 @@ def exchange(challenge: Challenge, bearer: Bearer, world: World) -> Session:
     if response.status == 404 and bearer.person:
         raise ArtifactsError(NO_SUCH_FEED.format(challenge.feed.url))
     world.trace(f"{bearer.source}: Entra token")
-    return Session(bearer.token, "entra", now, bearer.expires)
+    kind = "entra" if bearer.person else "application"
+    return Session(bearer.token, kind, now, bearer.expires)
 
 
 def refusal_code(response: Response) -> str:
@@ -532,7 +534,7 @@ def az_login(tenant: str) -> str:
 def fetch(request: Request, world: World) -> Response:
     """Return the answer to a request; three tries for drops, 429 and 5xx. Raises `NetworkError`."""
     # What spends something, an authorization code or a session token, is sent once.
-    for pause in [0.0] if request.spends else [0.5, 1.5, 0.0]:  # 0 after the last
+    for pause in [0.0] if request.spends else [0.5, 1.5, 0.0]:  # 0: no further try
         try:
             response = world.send(request)
         except NetworkError as error:
@@ -610,7 +612,7 @@ def from_azure_pipelines(world: World) -> str:
     return str(asked["oidcToken"])
 
 
-# Who may vouch for this job (workload identity federation), by the variable that says so.
+# Who may vouch for this job (workload identity federation), by variable, in this order.
 ISSUERS: Final[Mapping[str, Callable[[World], str]]] = {
     "AZURE_FEDERATED_TOKEN_FILE": lambda world: read_secret("AZURE_FEDERATED_TOKEN_FILE", world),
     "idToken": lambda world: first(world.environ, "idToken"),  # of AzureCLI@2
@@ -834,18 +836,17 @@ def device_code(challenge: Challenge, world: World) -> Bearer | None:
 
 QUIET: Final = (service_principal, managed_identity, token_command, azure_cli, refresh_token)
 ASKING: Final = (browser, device_code)  # a user, so never in CI
-SOURCES: Final = (*QUIET, *ASKING)
 
 
 # --- composition -----------------------------------------------------------------------------
 def kept_session(
     feed: Feed, world: World, again: bool = False, users: bool = False
 ) -> Session | None:
-    """Return the session kept for a feed's organization that may be used, else `None`."""
-    # The store has users' sessions: not for an application that is configured, until it failed.
+    """Return the session kept for a feed that may be used, else `None`; `again` from the store."""
+    # The store's are users' sessions: not for an application that is configured, until it failed.
     wanted = first(world.environ, "KEYRINGS_ARTIFACTS_SOURCES") or "service_principal"
     if users or application_of(world.environ) is None or "service_principal" not in wanted:
-        world.store.read(feed.organization, again)
+        world.store.read(feed.organization, again or users)
     session, now = read_session(world.store.memory.get(feed.organization, "")), world.now()
     if session is None or not session.token:
         return None
@@ -858,7 +859,7 @@ def kept_session(
         except NetworkError:
             return session
         if is_sign_in(response) or (response.status == 403 and refusal_code(response) != "403"):
-            world.store.erase(feed.organization)
+            world.store.erase(feed.organization, everywhere=session.kind != "application")
             if session.refresh:
                 keep(feed, session._replace(token="", kind="refresh"), world)
             return None
@@ -875,22 +876,22 @@ def read_session(text: str) -> Session | None:
     except TypeError:
         return None
     tokens = all(is_token(each) or each == "" for each in (session.token, session.refresh))
-    times = all(map(number, (session.checked, session.expires)))
+    times = all(number(each) == each for each in (session.checked, session.expires))
     return session if tokens and times and isinstance(session.kind, str) else None
 
 
-def keep(feed: Feed, session: Session, world: World, person: bool = True) -> bool:
+def keep(feed: Feed, session: Session, world: World) -> bool:
     """Keep a session in a keyring, or a session token alone in a file; whether it was kept."""
     plain = session._replace(refresh="") if session.kind == "session" else None
     text, in_file = (json.dumps(each._asdict()) if each else "" for each in (session, plain))
-    world.store.memory[feed.organization] = text  # an application's nowhere else: not in an image
-    return person and world.store.write(feed.organization, text, in_file)
+    world.store.memory[feed.organization] = text  # an application's here alone, so in no image
+    return session.kind != "application" and world.store.write(feed.organization, text, in_file)
 
 
 def sign_in(challenge: Challenge, world: World) -> Session:
     """Return a session by the first source whose token the organization accepts. Raises."""
     # A user who declines and a host that cannot be reached end the search.
-    feed, failures, known = challenge.feed, [], {source.__name__: source for source in SOURCES}
+    feed, failures, known = challenge.feed, [], {each.__name__: each for each in (*QUIET, *ASKING)}
     wanted = re.findall(r"[^\s,;]+", world.environ.get("KEYRINGS_ARTIFACTS_SOURCES", ""))
     if not known.keys() >= set(wanted):
         fix = f"choose among {', '.join(known)}"
@@ -906,7 +907,7 @@ def sign_in(challenge: Challenge, world: World) -> Session:
             if bearer.refresh:  # an exchange that fails must not cost another sign-in
                 keep(feed, Session("", "refresh", world.now(), refresh=bearer.refresh), world)
             session = exchange(challenge, bearer, world)._replace(refresh=bearer.refresh)
-            keep(feed, session, world, bearer.person)
+            keep(feed, session, world)
             return session
         except ArtifactsError as error:
             failures.append(f"{source.__name__}: {error}")
@@ -1013,9 +1014,9 @@ class Store:
         """Keep a text in a keyring, else what of it may lie in a plain file; whether it lasts."""
         return self._keeps and any(self._each("write", name, text, plain))
 
-    def erase(self, name: str) -> bool:
-        """Forget a name everywhere; whether it was known."""
-        found = list(self._each("erase", name)) if self._keeps else []
+    def erase(self, name: str, everywhere: bool = True) -> bool:
+        """Forget a name, or what is in memory of it; whether it was known."""
+        found = list(self._each("erase", name)) if self._keeps and everywhere else []
         return bool(self.memory.pop(name, "")) or any(found)
 
     def _each(self, method: str, *arguments: str) -> Iterator[Any]:
@@ -1051,7 +1052,7 @@ def data_folder(make: bool = False) -> Path:
         raise OSError from None
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)  # which fails where it is another's
+        folder.chmod(0o700)  # fails where it is another user's
     return folder
 
 
@@ -1082,10 +1083,10 @@ class SignInLock:
 
     def __init__(self) -> None:
         self._thread = threading.Lock()
-        self._failures: dict[str, Any] = {}  # time and sentence of the last one, by organization
+        self._failures: dict[str, Any] = {}  # time and sentence of the last one, by case
 
     @contextmanager
-    def __call__(self, organization: str) -> Iterator[None]:
+    def __call__(self, case: str) -> Iterator[None]:
         """Wait for the turn. Raises what another sign-in there failed with in the meantime."""
         began, seconds = time.time(), SIGN_IN_SECONDS + 100  # then go on, whoever holds it
         with ExitStack() as held:
@@ -1096,13 +1097,13 @@ class SignInLock:
                 while not is_locked(file.fileno()) and time.time() < began + seconds:
                     time.sleep(0.05)
                 self._failures.update(parse_object(read_private(data_folder() / "failures") or ""))
-            at, _, sentence = str(self._failures.get(organization)).partition(" ")
+            at, _, sentence = str(self._failures.get(case)).partition(" ")
             if began <= (number(at) or 0) <= time.time():  # not of a clock that was ahead
                 raise ArtifactsError(sentence)
             try:
                 yield
             except ArtifactsError as error:
-                self._failures[organization] = f"{time.time()} {error}"
+                self._failures[case] = f"{time.time()} {error}"
                 with suppress(OSError):
                     write_private(data_folder() / "failures", json.dumps(self._failures))
                 raise
@@ -1134,7 +1135,7 @@ def within(seconds: float, function: Callable[..., Any], *arguments: Any) -> Any
         except BaseException as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)  # which is left behind then
+    thread = threading.Thread(target=work, daemon=True)  # left behind after a timeout
     thread.start()
     thread.join(seconds)
     result = outcome[0] if outcome else TimeoutError()
@@ -1218,10 +1219,8 @@ def network_error(request: Request, error: Exception, environ: Mapping[str, str]
     why, fix = f"could not be reached ({type(root).__name__})", "check network and HTTPS_PROXY"
     if isinstance(root, ssl.SSLCertVerificationError):
         name = first_name(environ, *CA_FILES, "SSL_CERT_FILE", "SSL_CERT_DIR")
-        reason, why = (
-            "certificate",
-            f"has no trusted certificate ({shown(root.verify_message, 80)})",
-        )
+        reason = "certificate"
+        why = f"has no trusted certificate ({shown(root.verify_message, 80)})"
         fix = f"check the clock, or let {name or 'REQUESTS_CA_BUNDLE'} name your company's CA file"
         fix += ", for it names another" if name else ", or install truststore"
     elif "Tunnel" in str(root) or (absent and isinstance(error, exceptions.ProxyError)):
@@ -1256,7 +1255,7 @@ def trust(environ: Mapping[str, str]) -> Any:
 
 def programs(name: str) -> Iterator[str]:
     """Yield the full paths of all programs of a name on PATH, none from the current folder."""
-    names = [f"{name}{end}" for end in (("", ".exe", ".cmd") if os.name == "nt" else ("",))]
+    names = [f"{name}{end}" for end in ((".exe", ".cmd", "") if os.name == "nt" else ("",))]
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         with suppress(OSError):  # no such folder
             if os.path.isabs(folder) and not os.path.samefile(folder, os.curdir):
@@ -1269,7 +1268,7 @@ def which(name: str) -> str | None:
 
 
 def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a program that is started: no secrets, no relative paths."""
+    """Return the environment for a program: without our secrets, paths of files absolute."""
     child = {"AZURE_CORE_NO_COLOR": "true", "NO_COLOR": "1"}
     for name, value in environ.items():
         if name.upper() not in SECRET_VARIABLES and "PASSWORD" not in name.upper():
@@ -1434,7 +1433,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         problems += client_problems(url, feed, world)
     for problem in problems[1:]:
         print(f"ERROR: {problem}")
-    # The first sentence of the first problem is the cause of the others: it is read last.
+    # The first line of the first problem is the cause of the others: it is read last.
     cause, *others = problems[0].splitlines() if problems else ["the feed lets you in."]
     print(*others, f"{'ERROR' if problems else 'Nothing to do'}: {cause}", sep="\n")
     return 1 if problems else 0
@@ -1477,6 +1476,7 @@ def keyring_problems(feed: Feed, world: World) -> Iterator[str]:
     # It is asked with a made-up token given: this backend alone answers with that.
     paths, has = list(dict.fromkeys(programs("keyring"))), False
     for path in reversed(paths):
+        has = False
         with suppress(ArtifactsError):
             has = "keyrings_artifacts" in world.run([path, "--list-backends"], PATIENT_SECONDS)
             print(f"keyring on PATH: {path} ({'has' if has else 'lacks'} this backend)")
@@ -1511,12 +1511,12 @@ def client_problems(url: str, feed: Feed, world: World) -> Iterator[str]:
     import netrc
 
     environ, host, user = world.environ, urlsplit(feed.url).netloc, urlsplit(url).username
-    version, config = "", ""
+    pip, version, config = world.which("pip"), "", ""
     with suppress(ArtifactsError):
-        pip = world.which("pip") or "pip"
-        version = world.run([pip, "--version"], PATIENT_SECONDS).partition(" from")[0]
-        config = world.run([pip, "config", "list"], PATIENT_SECONDS)
-        print(f"pip on PATH: {pip} ({version})")
+        if pip is not None:
+            version = world.run([pip, "--version"], PATIENT_SECONDS).partition(" from")[0]
+            config = world.run([pip, "config", "list"], PATIENT_SECONDS)
+            print(f"pip on PATH: {pip} ({version})")
     settings = [f"{name}={value}" for name, value in environ.items() if name[:3] in ("PIP", "UV_")]
     for setting in [f"the URL={url}", *settings, *config.splitlines()]:
         name, _, value = setting.partition("=")
@@ -1527,7 +1527,7 @@ def client_problems(url: str, feed: Feed, world: World) -> Iterator[str]:
         if re.search("(?i)keyring.provider$", name) and "disabled" in value:
             yield f"{name} is disabled, so no keyring is asked: set it to subprocess."
     for path in (environ.get("NETRC", ""), os.path.expanduser("~/.netrc")):
-        with suppress(OSError, netrc.NetrcParseError):
+        with suppress(OSError, ValueError, netrc.NetrcParseError):
             if host in netrc.netrc(path).hosts:
                 yield f"{path} has a line for {host}, so pip and uv never ask keyring: remove it."
     found, write = re.match(r"pip (\d+)\.(\d+)", version), f"write https://{USERNAME}@{host}/..."

@@ -412,6 +412,7 @@ def test_given_credential_that_is_broken(name: str, value: str) -> None:
     own=("SYSTEM_COLLECTIONURI", "https://dev.azure.com/Contoso/", "contoso"),
     legacy=("SYSTEM_TEAMFOUNDATIONCOLLECTIONURI", "https://contoso.visualstudio.com/", "contoso"),
     others=("SYSTEM_COLLECTIONURI", "https://fabrikam.visualstudio.com/contoso/", "fabrikam"),
+    a_server=("SYSTEM_COLLECTIONURI", "http://tfs:8080/tfs/contoso/", "a server of its own"),
 )
 def test_given_credential_of_a_pipeline(name: str, uri: str, organization: str) -> None:
     assert ka.pipeline_organization({name: uri}) == organization
@@ -561,7 +562,8 @@ def test_read_session_token_ends_by_the_clock_here(hour: int, body: object, last
 )
 def test_exchange_of_a_token(answers: Answers, asked: str, told: str) -> None:
     scene, bearer = Scene(*answers), BEARER._replace(person="T" in asked)
-    narrow, wide = (SESSION, "session", NOW, NOW + 7200), (PERSON, "entra", NOW, NOW + 3600)
+    kind = "entra" if bearer.person else "application"
+    narrow, wide = (SESSION, "session", NOW, NOW + 7200), (PERSON, kind, NOW, NOW + 3600)
     with pytest.raises(ka.ArtifactsError, match=told) if told else contextlib.nullcontext():
         session = ka.exchange(CHALLENGE, bearer, scene.world)
         assert session[:4] == (wide if "F" in asked else narrow)
@@ -861,7 +863,7 @@ def test_keep_lets_a_session_token_alone_lie_in_a_file() -> None:
         plain = session._replace(refresh="") if kind == "session" else None
         assert (scene.kept(), ka.read_session(scene.store.plain)) == (session, plain)
     damages: list[Any] = [("token", "a b"), ("token", None), ("kind", 5), ("refresh", [])]
-    for name, value in (*damages, ("checked", "soon"), ("expires", "nan"), ("surplus", 1)):
+    for name, value in (*damages, ("checked", "5"), ("expires", "nan"), ("surplus", 1)):
         assert ka.read_session(json.dumps({**session._asdict(), name: value})) is None
 
 
@@ -922,8 +924,32 @@ def test_credential_for_an_application_lasts_in_memory_alone() -> None:
     assert (scene.asked(), scene.store.kept) == ([TO_FEED, TO_ENTRA, TO_FEED], "")
     assert [request.limit for request in scene.requests] == [0, 262144, 0]
     assert all(each.headers["X-TFS-FedAuthRedirect"] == "Suppress" for each in scene.requests)
-    scene = Scene(challenged(LOGIN), BROKEN, **BY_SECRET).keep()  # then a user's will do
-    assert ka.credential_for(FEED, scene.world)
+
+
+def test_credential_for_an_application_leaves_the_users_entry_alone() -> None:
+    for_a_day = answer(200, {"access_token": PERSON, "expires_in": 86400})
+    answers = (challenged(LOGIN), for_a_day, OPEN, OPEN, REFUSED, challenged(LOGIN), BROKEN)
+    scene = Scene(*answers, **BY_SECRET).keep(checked=NOW + 7300, expires=NOW + 9000)
+    users, found = scene.store.kept, []
+    for scene.time in (NOW, NOW + 3700, NOW + 7400):  # accepted, and refused when asked again
+        credential = ka.credential_for(FEED, scene.world)
+        found.append(credential and credential.password)
+        assert scene.store.kept == users
+    assert (found, len(scene.asked())) == ([PERSON, PERSON, SESSION], len(answers))
+
+
+def test_credential_for_waits_with_those_in_the_same_case() -> None:
+    cases = []
+
+    def lock(case: str) -> contextlib.nullcontext[None]:
+        cases.append(case)
+        return contextlib.nullcontext()
+
+    for answers, environ in ((OPEN,), {}), ((REFUSED,), {}), ((REFUSED,), {"CI": "1"}):
+        world = Scene(*answers, **environ).world._replace(lock=lock)
+        with contextlib.suppress(ka.ArtifactsError):
+            ka.credential_for(FEED, world)
+    assert len(set(cases)) == 3
 
 
 def test_credential_for_one_who_waited_looks_again() -> None:
@@ -2658,7 +2684,9 @@ def test_readme_pipelines(place: str, machine: Machine, clients: Clients) -> Non
 
 
 def test_readme_names_sources_and_variables_of_the_module() -> None:
-    assert re.findall(r"^\| `([a-z_]+)` \|", README, re.M) == [each.__name__ for each in ka.SOURCES]
+    assert re.findall(r"^\| `([a-z_]+)` \|", README, re.M) == [
+        each.__name__ for each in (*ka.QUIET, *ka.ASKING)
+    ]
     name = r"[A-Z]+(?:_[A-Z0-9]+)+|idToken|tenantId|servicePrincipal\w+"
     place = README.partition("\n## Where a credential")[2].partition("\n* Ignored")[0]
     said = set(re.findall(rf"`({name})[`=]", place))
@@ -4057,6 +4085,7 @@ def make_healthy(machine: Machine) -> None:
     machine.environ["UV_KEYRING_PROVIDER"] = "subprocess"
     put_instead(machine, "pip", PIP, ("26.2", ""))
     put_instead(machine, "keyring", QUICK_KEYRING)
+    (machine.home / ".netrc").write_bytes(b"# f\xfcr andere\n")  # which is no UTF-8
 
 
 @pytest.mark.programs
