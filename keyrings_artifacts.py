@@ -274,7 +274,7 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def read_bearer(source: str, body: Mapping[str, Any], now: float) -> Bearer:
-    """Return the token in an answer of Entra, an identity endpoint or a program; raises without."""
+    """Return the token in what a service or a program answered; raises where there is none."""
     token = next(filter(is_token, map(body.get, ("access_token", "accessToken", "token"))), None)
     if token is None:
         raise ArtifactsError(f"{source} gave no token ({error_code(body)}).")
