@@ -333,7 +333,7 @@ https://pkgs.dev.azure.com/a/../contoso/ https://pkgs.dev.azure.com/a/%2E%2e/con
 https://pkgs.dev.azure.com/contoso/a%2F..%2fb/ https://pkgs.dev.azure.com/./contoso/
 https://pkgs.dev.azure.com//contoso/ https://pkgs.dev.azure.com/a%2Fb/
 https://pkgs.dev.azure.com/_apis/ https://pkgs.dev.azure.com/
-pkgs.dev.azure.com pkgs.dev.azure.com/contoso system
+pkgs.dev.azure.com pkgs.dev.azure.com/contoso system https://a.pkgs.visualstudio.com.evil.example/
 """
 READ_DIFFERENTLY = [f"https://pkgs.dev.azure.com/contoso/{c}f/" for c in "\t\n\r\x00\x7f\ud800"]
 BLANKS = ["https://pkgs.dev.azure.com /contoso/", "https://pkgs.dev.azure.com/a b/", ""]
