@@ -332,7 +332,6 @@ def parse_address(url: str) -> tuple[str, str] | None:
 
 def parse_feed(service: str) -> Feed | None:
     """Return the feed that a caller of keyring means, `None` for every other service."""
-    # The organization is the first segment of the path, or the first label of a legacy host.
     bare = "://" not in service
     host, path = parse_address("https://" + service if bare else service) or ("", "")
     if host == "pkgs.dev.azure.com":
@@ -533,7 +532,6 @@ def az_login(tenant: str) -> str:
 
 def fetch(request: Request, world: World) -> Response:
     """Return the answer to a request; three tries for drops, 429 and 5xx. Raises `NetworkError`."""
-    # What spends something, an authorization code or a session token, is sent once.
     for pause in [0.0] if request.spends else [0.5, 1.5, 0.0]:  # 0: no further try
         try:
             response = world.send(request)
@@ -1033,13 +1031,25 @@ class Store:
 
 
 def store_places() -> list[Place]:
-    """Return the keyrings that are really there, the best first, then the folder for files."""
+    """Return the keyrings that are really there, the best first, then files: encrypted, plain."""
     from keyring.backend import get_all_keyring
 
     # Below 1 keyring recommends none; from 9 on are the chainer, this backend and its peers.
-    rings = [ring for ring in get_all_keyring() if 1 <= ring.priority < 9]
-    rings.sort(key=lambda ring: -ring.priority)
-    return [*map(Place, rings), Place(Files())]
+    rings = sorted(get_all_keyring(), key=lambda ring: -ring.priority)
+    places = [Place(ring) for ring in rings if 1 <= ring.priority < 9]
+    with suppress(OSError):  # no folder
+        kind = "keyrings.alt.file.EncryptedKeyring"
+        places += [Place(encrypted_file(ring)) for ring in rings if Place(ring).label == kind]
+    return [*places, Place(Files())]
+
+
+def encrypted_file(ring: Any) -> Any:
+    """Return another keyring of this kind: a file of ours, under a random key beside it. Raises."""
+    ours, key = type(ring)(), data_folder(make=True) / "key"
+    if read_private(key) is None:
+        write_private(key, base64url(os.urandom(48)))
+    ours.keyring_key, ours.file_path = read_private(key), str(key.with_name("encrypted"))
+    return ours
 
 
 def data_folder(make: bool = False) -> Path:
@@ -1078,35 +1088,26 @@ def write_private(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-class SignInLock:
-    """One sign-in at a time among all threads and processes of a user."""
-
-    def __init__(self) -> None:
-        self._thread = threading.Lock()
-        self._failures: dict[str, Any] = {}  # time and sentence of the last one, by case
-
-    @contextmanager
-    def __call__(self, case: str) -> Iterator[None]:
-        """Wait for the turn. Raises what another sign-in there failed with in the meantime."""
-        began, seconds = time.time(), SIGN_IN_SECONDS + 100  # then go on, whoever holds it
-        with ExitStack() as held:
-            if self._thread.acquire(timeout=seconds):
-                held.callback(self._thread.release)
-            with suppress(OSError):  # without a folder, processes do not wait for each other
-                file = held.enter_context(open(data_folder(make=True) / "sign-in.lock", "ab"))
-                while not is_locked(file.fileno()) and time.time() < began + seconds:
-                    time.sleep(0.05)
-                self._failures.update(parse_object(read_private(data_folder() / "failures") or ""))
-            at, _, sentence = str(self._failures.get(case)).partition(" ")
-            if began <= (number(at) or 0) <= time.time():  # not of a clock that was ahead
-                raise ArtifactsError(sentence)
-            try:
-                yield
-            except ArtifactsError as error:
-                self._failures[case] = f"{time.time()} {error}"
-                with suppress(OSError):
-                    write_private(data_folder() / "failures", json.dumps(self._failures))
-                raise
+@contextmanager
+def sign_in_lock(case: str) -> Iterator[None]:
+    """Wait while another process or thread of this user signs in. Raises what that failed with."""
+    began, seconds, failures = time.time(), SIGN_IN_SECONDS + 100, dict[str, Any]()
+    with ExitStack() as held:
+        with suppress(OSError):  # without a folder, nobody waits
+            file = held.enter_context(open(data_folder(make=True) / "sign-in.lock", "ab"))
+            while not is_locked(file.fileno()) and time.time() < began + seconds:
+                time.sleep(0.05)  # in the end it goes on, whoever holds the lock
+            failures = parse_object(read_private(data_folder() / "failures") or "")
+        at, _, sentence = str(failures.get(case)).partition(" ")  # of the last one
+        if began <= (number(at) or 0) <= time.time():  # not of a clock that was ahead
+            raise ArtifactsError(sentence)
+        try:
+            yield
+        except ArtifactsError as error:
+            failures[case] = f"{time.time()} {error}"
+            with suppress(OSError):
+                write_private(data_folder() / "failures", json.dumps(failures))
+            raise
 
 
 def is_locked(fd: int) -> bool:
@@ -1400,7 +1401,7 @@ class World(NamedTuple):
     """Every effect there is, by default the real one; tests put others in their place."""
 
     store: Store
-    lock: Callable[[str], Any]  # a SignInLock
+    lock: Callable[[str], Any]
     send: Callable[[Request], Response]  # a Network
     environ: Mapping[str, str] = os.environ
     now: Callable[[], float] = time.time  # an epoch
@@ -1423,7 +1424,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser("keyrings-artifacts", description=main.__doc__)
     parser.add_argument("url", metavar="URL", help="the feed's URL, as pip or uv has it")
-    parser.add_argument("--version", action="version", version=__version__)
     url = parser.parse_args(argv).url
     print(f"keyrings.artifacts {__version__}, Python {sys.version.split()[0]}, {sys.executable}")
     feed, world = parse_feed(url), World(Store(keeps=False), lambda _: nullcontext(), Network())
@@ -1547,7 +1547,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
     # Above the 9.9 of its four peers, whose ties keyring breaks at random; below the chainer's 10,
     # at which every other keyring would go dead.
     priority = 9.95
-    world = World(Store(), SignInLock(), Network())  # of the process, which may have many of us
+    world = World(Store(), sign_in_lock, Network())  # of the process, which may have many of us
 
     def get_password(self, service: str, username: str | None) -> str | None:
         """Return a feed's password for any user name, `None` for none. Never raises."""

@@ -1037,14 +1037,12 @@ def test_place_writes_the_head_of_a_split_text_last(monkeypatch: pytest.MonkeyPa
     assert (ka.Place(ring).erase("contoso"), ring) == (True, {})
 
 
-@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.usefixtures("rings")
 def test_sign_in_lock_shares_a_failure_with_those_who_waited(
-    folder: bool, rings: list[Ring], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not folder:
-        monkeypatch.delattr("keyring.util.platform_.data_root")
     ticks, begun, may_fail = itertools.count(1), threading.Semaphore(0), threading.Event()
-    lock, said = ka.SignInLock(), list[str]()
+    said = list[str]()
 
     def now() -> float:  # a second later at each look
         begun.release()
@@ -1052,7 +1050,7 @@ def test_sign_in_lock_shares_a_failure_with_those_who_waited(
 
     def look_up(organization: str) -> None:
         try:
-            with lock(organization):
+            with ka.sign_in_lock(organization):
                 said.append(f"{organization} tried")
                 assert may_fail.wait(30)
                 raise ka.ArtifactsError(f"{organization} failed")
@@ -2392,9 +2390,9 @@ class Clients:
 
     def install(self, folder: Path, *requirements: str) -> Path:
         """Make an environment; the answer is the folder of its programs."""
-        wheel = str(*self.dist().glob("*.whl")) if OURS in requirements else ""
+        wheel = str(*self.dist().glob("*.whl")) if OURS in "".join(requirements) else ""
         self.run(UV, "venv", "--clear", str(folder))
-        packages = [wheel if each == OURS else each for each in requirements]
+        packages = [each.replace(OURS, wheel) for each in requirements]
         self.run(UV, "pip", "install", "--python", str(folder), *packages)
         return folder / "bin"
 
@@ -2731,7 +2729,7 @@ def test_wheel_and_sdist_hold_what_they_should(clients: Clients) -> None:
     needed = [each for each in metadata.get_all("Requires-Dist", []) if "extra" not in each]
     assert sorted(needed) == ["keyring >=23", "urllib3 >=1.26,<3"]
     extras = " ".join(sorted(metadata.get_all("Provides-Extra", [])))
-    assert extras == "test truststore"
+    assert extras == "encrypted-file test truststore"
     with tarfile.open(sdist) as packed:
         names = " ".join(sorted(name.partition("/")[2] for name in packed.getnames()))
     assert names == (
@@ -2919,18 +2917,12 @@ def test_device_code_interrupted_ends_as_a_shell_says_it(machine: Machine) -> No
     assert "Traceback" not in done.stderr
 
 
+SILENCING = """CI TF_BUILD GITHUB_ACTIONS PIP_NO_INPUT ARTIFACTS_KEYRING_NONINTERACTIVE_MODE
+contoso.pkgs.visualstudio.com"""
+
+
 @pytest.mark.programs
-@pytest.mark.parametrize(
-    "name",
-    [
-        "CI",
-        "TF_BUILD",
-        "GITHUB_ACTIONS",
-        "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE",
-        "PIP_NO_INPUT",
-        "contoso.pkgs.visualstudio.com",
-    ],
-)
+@pytest.mark.parametrize("name", SILENCING.split())
 def test_nobody_is_asked_under_a_variable_or_for_a_host(name: str, machine: Machine) -> None:
     machine.fake_browser(machine.services.ada)
     bare = name.islower()
@@ -2998,6 +2990,23 @@ def test_refresh_token_lies_in_the_secret_service(machine: Machine) -> None:
         assert machine.keyring(*entry, **IN_SECRET_SERVICE).returncode == 1
         assert "contoso" in refusal_of(get(machine, CI="true"))
         assert not [*machine.home.rglob("*.json")]
+
+
+@pytest.mark.programs
+def test_refresh_token_lies_encrypted_with_an_extra(machine: Machine, clients: Clients) -> None:
+    services = machine.services
+    machine.fake_browser(services.ada)
+    put_first(machine, clients.programs("keyring", f"{OURS}[encrypted-file]"))
+    session_of(machine, get(machine))
+    services.asked()
+    services.clock = 86400.0
+    answer_of(get(machine))
+    assert (services.asked(), len(machine.calls("browser"))) == (RENEWED, 1)
+    [folder] = machine.home.rglob("keyrings_artifacts")
+    modes = {stat.filemode((folder / each).stat().st_mode) for each in ("key", "encrypted")}
+    assert (modes, list(folder.glob("*.json"))) == ({"-rw-------"}, [])
+    assert answer_of(machine.keyring("del", URL, "me")) == ""
+    assert "contoso" in refusal_of(get(machine, CI="true"))
 
 
 @pytest.mark.programs
@@ -3084,21 +3093,12 @@ def platforms(machine: Machine) -> dict[str, tuple[dict[str, str], list[Sent]]]:
     }
 
 
+PLATFORMS = """a secret|AKS|AzureCLI@2|GitHub Actions|Azure Pipelines
+App Service|App Service, user-assigned|a VM|a VM, user-assigned"""
+
+
 @pytest.mark.programs
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a secret",
-        "AKS",
-        "AzureCLI@2",
-        "GitHub Actions",
-        "Azure Pipelines",
-        "App Service",
-        "App Service, user-assigned",
-        "a VM",
-        "a VM, user-assigned",
-    ],
-)
+@pytest.mark.parametrize("name", re.split(r"[|\n]", PLATFORMS))
 def test_machine_signs_in(name: str, machine: Machine) -> None:
     """The token of its own identity is used as it is, and kept nowhere."""
     services = machine.services
@@ -4004,7 +4004,6 @@ print(*{*found})
 @pytest.mark.programs
 def test_threads_of_several_backends_sign_in_once(machine: Machine) -> None:
     by_az(machine)
-    machine.environ["XDG_DATA_HOME"] = "/dev/null"  # no folder for the lock of processes
     machine.services.latency = 0.1
     urls = [f"{HOST}/contoso/{form}/pypi/simple/" for form in FORMS]
     done = machine.run(sys.executable, "-c", THREADS, "get", *urls)
@@ -4117,7 +4116,6 @@ def test_doctor_is_a_module_too_among_real_programs(machine: Machine) -> None:
     done = machine.run(sys.executable, "-m", "keyrings_artifacts", NAMED_URL)
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.run(sys.executable, "-m", "keyrings_artifacts").returncode == 2
-    assert machine.run("keyrings-artifacts", "--version").stdout == f"{ka.__version__}\n"
 
 
 def sets(**environ: str) -> Prepare:
