@@ -1176,12 +1176,10 @@ class Network:
         )
         with closing(sent) as answer:
             limit = request.limit or (MAX_BODY if answer.status in (400, 403) else 0)  # says why
-            body = answer.read(limit + 1, decode_content=False) if limit else b""
-            if limit and len(body) <= limit:  # one that was cut is told by the next read alone
+            body = answer.read(limit, decode_content=False) if limit else b""
+            if limit and len(body) < limit:  # one that was cut is told by the next read alone
                 answer.read(1, decode_content=False)
-        if len(body) > request.limit > 0:
-            raise NetworkError(f"{request.host} answered with far more than a token.")
-        headers = {name.lower(): ", ".join(answer.headers.getlist(name)) for name in answer.headers}
+        headers = {name.lower(): answer.headers[name] for name in answer.headers}
         return answer.status, headers, body
 
     def _pool(self, request: Request) -> Any:

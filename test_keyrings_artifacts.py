@@ -967,6 +967,12 @@ def test_credential_for_a_public_feed_asks_nobody() -> None:
     assert scene.kept() == (SESSION, "session", NOW, NOW + 7200, "")
 
 
+def test_backend_tells_of_an_internal_error_and_never_raises() -> None:
+    backend: Any = Scene(ZeroDivisionError())  # has a `world`, as the backend has
+    assert ka.ArtifactsKeyringBackend.get_credential(backend, FEED.url, "me") is None
+    assert "ZeroDivisionError" in backend.notices[0]
+
+
 # --- store and lock --------------------------------------------------------------------------
 
 
@@ -1038,9 +1044,7 @@ def test_place_writes_the_head_of_a_split_text_last(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("rings")
-def test_sign_in_lock_shares_a_failure_with_those_who_waited(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_sign_in_lock_shares_a_failure_with_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks, begun, may_fail = itertools.count(1), threading.Semaphore(0), threading.Event()
     said = list[str]()
 
@@ -2542,8 +2546,7 @@ ELSEWHERE = {
     "python -m pip wheel --no-deps --wheel-dir dist .": "builds what `pip install .` builds",
     ".venv/bin/python -m pytest -m benchmark": "takes minutes, and measures",
     **dict.fromkeys(re.findall("`(az login[^`]*)`", README), "signs in at Azure itself"),
-    "type -a keyring": "a part of the shell",
-    "where.exe keyring": "a part of Windows",
+    **dict.fromkeys(("type -a keyring", "where.exe keyring"), "a part of the system"),
 }
 
 
@@ -3889,6 +3892,7 @@ def test_file_that_is_spoiled_is_replaced(spoil: Callable[[Path], None], machine
     [path] = machine.home.rglob("*contoso*")
     machine.services.asked()
     spoil(path)
+    path.parent.chmod(0o770)
     second = answer_of(get(machine))
     assert (second != first, machine.services.asked()) == (True, COLD)
     assert (answer_of(get(machine)), machine.services.asked()) == (second, [])
@@ -3914,9 +3918,7 @@ print(len({*found} - {None}), "found")
         pytest.param("ulimit -f 0;", {}, id="a full disk"),
     ],
 )
-def test_place_that_is_missing_costs_one_notice(
-    shell: str, environ: dict[str, str], machine: Machine
-) -> None:
+def test_no_place_costs_one_notice(shell: str, environ: dict[str, str], machine: Machine) -> None:
     """Nobody is kept from an answer, though nothing can be kept."""
     services = machine.services
     urls = of_both(machine, FORMS[0])
