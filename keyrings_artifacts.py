@@ -48,8 +48,10 @@ def credential_for(feed: Feed, world: World) -> SimpleCredential | None:
     if session is None:
         challenge = read_challenge(feed, fetch(feed_request(feed), world))
         try:
-            case = f"{feed.organization} {challenge.public} {silence(feed, world.environ)}"
-            with world.lock(case):  # one process signs in; those in the same case share its failure
+            # One process signs in; those who could only fail in the same way share its failure.
+            quiet = silence(feed, world.environ) or world.has_terminal()
+            client = first(world.environ, "AZURE_CLIENT_ID", "servicePrincipalId")
+            with world.lock(f"{feed.organization} {challenge.public} {quiet} {client}"):
                 session = kept_session(feed, world, again=True) or sign_in(challenge, world)
         except ArtifactsError:
             if challenge.public:
@@ -99,7 +101,7 @@ EXTERNAL_ENDPOINTS: Final = (
 ACCESS_TOKENS: Final = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
 URI_PREFIXES: Final = ("ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES")
 CA_FILES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-# What no program started here sees, in upper case as Windows has it; az may need IDENTITY_HEADER.
+# Hidden from programs started here, in upper case as on Windows; az may need IDENTITY_HEADER.
 GIVEN: Final = (*EXTERNAL_ENDPOINTS, "AZURE_DEVOPS_EXT_PAT", *ACCESS_TOKENS, "SYSTEM_ACCESSTOKEN")
 PROOFS: Final = ("SERVICEPRINCIPALKEY", "IDTOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 SECRET_VARIABLES: Final = (*GIVEN, *PROOFS, "AZURE_CLIENT_SECRET")
@@ -140,7 +142,7 @@ class Session(NamedTuple):
     """What is kept for an organization: its credential, and the refresh token that renews it."""
 
     token: str
-    kind: str  # "session", "entra", "set" (a PAT of the user's own), or "refresh" (no token)
+    kind: str  # "session", "entra", "application", "set" (a user's PAT), "refresh" (no token)
     checked: float  # the epoch when the service accepted it last
     expires: float = 1e11  # an epoch, far away where it is unknown
     refresh: str = ""
@@ -399,7 +401,7 @@ def read_secret(name: str, world: World) -> str:
         if name == DOCKER_SECRET and isinstance(error, FileNotFoundError):
             return ""
         why = getattr(error, "strerror", None) or "no file name"
-        raise ArtifactsError(f"{name}: {shown(path)} cannot be read ({why}).") from None
+        raise ArtifactsError(f"{name}: the file cannot be read ({why}).") from None
 
 
 def pipeline_organization(environ: Mapping[str, str]) -> str:
@@ -483,24 +485,22 @@ def exchange(challenge: Challenge, bearer: Bearer, world: World) -> Session:
     """Return the narrowest session that the organization gives for an Entra token. Raises."""
     # Where an account or a policy is refused (a code, or "sign in"), nothing wider is handed out.
     now = world.now()
-    lifetimes = (now + SESSION_SECONDS, None) if bearer.person else ()  # else it issues none
+    lifetimes = (now + SESSION_SECONDS, None) if bearer.person else ()  # applications get none
     for valid_to in lifetimes:
         response = fetch(session_request(challenge, bearer, valid_to), world)
         session = read_session_token(response, now)
         if session is not None:
-            world.trace(f"{bearer.source}: session token")
             return session
-        if refusal_code(response) != "403":  # which, without a code, is for session tokens alone
-            check_refusal(challenge, bearer, response)
         if response.status == 200:
             raise NetworkError(f"{challenge.token_service} answered without a token.")
         if response.status != 400:  # which answers a lifetime that a policy does not allow
             break
+    if bearer.person and refusal_code(response) != "403":  # bare, it is for session tokens alone
+        check_refusal(challenge, bearer, response)
     response = fetch(feed_request(challenge.feed, bearer.token), world)
     check_refusal(challenge, bearer, response)
     if response.status == 404 and bearer.person:
         raise ArtifactsError(NO_SUCH_FEED.format(challenge.feed.url))
-    world.trace(f"{bearer.source}: Entra token")
     kind = "entra" if bearer.person else "application"
     return Session(bearer.token, kind, now, bearer.expires)
 
@@ -515,7 +515,7 @@ def refusal_code(response: Response) -> str:
 def check_refusal(challenge: Challenge, bearer: Bearer, response: Response) -> None:
     """Raise where an answer refuses an account: "sign in", never signed in, or 403."""
     code, name = refusal_code(response), challenge.feed.organization
-    if not is_sign_in(response) and not code.startswith("TF40") and response.status != 403:
+    if not (is_sign_in(response) or response.status == 403 or code.startswith(("TF40", "VS403"))):
         return
     page, who = f"https://dev.azure.com/{quote(name)}", bearer.account or "the account"
     fix = f"ask an administrator of {page} for access, or use another account"
@@ -531,7 +531,7 @@ def az_login(tenant: str) -> str:
 
 
 def fetch(request: Request, world: World) -> Response:
-    """Return the answer to a request; three tries for drops, 429 and 5xx. Raises `NetworkError`."""
+    """Return the answer; three tries (one if it spends) for drops, 429 and 5xx. Raises."""
     for pause in [0.0] if request.spends else [0.5, 1.5, 0.0]:  # 0: no further try
         try:
             response = world.send(request)
@@ -696,9 +696,9 @@ def split_command(text: str, windows: bool) -> list[str]:
     import shlex
 
     try:
-        words = [word.strip('"') for word in shlex.split(text, posix=not windows)]
+        words = [w.strip('"') if windows else w for w in shlex.split(text, posix=not windows)]
     except ValueError:
-        raise ArtifactsError(f"A quotation mark is missing in '{shown(text, 60)}'.") from None
+        raise ArtifactsError("A quotation mark is missing.") from None
     words = [os.path.expanduser(word) for word in words]
     here = [bool(re.search(r"[/\\]", word)) and os.path.exists(word) for word in words]
     return [os.path.abspath(word) if path else word for word, path in zip(words, here)]
@@ -721,18 +721,13 @@ def azure_cli(challenge: Challenge, world: World) -> Bearer | None:
     raise ArtifactsError(f"{failure} Run '{az_login(challenge.tenant)}'.")
 
 
-# https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-REFUSALS: Final = (
-    ("access_denied|authorization_declined|AADSTS65004", "the sign-in was declined"),
-    ("expired_token|code_expired|bad_verification_code", "the device code expired"),
-    (r"AADSTS(53\d{3,4}|50097|50105|50131)", "a policy of your organization blocks this way"),
-    ("", "Entra refused the sign-in"),
-)
-
-
 def refusal(tenant: str, body: Mapping[str, Any]) -> ArtifactsError:
-    code = error_code(body)
-    text = next(text for pattern, text in REFUSALS if re.search(pattern, code))
+    # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+    code, text = error_code(body), "Entra refused the sign-in"
+    if re.search("access_denied|authorization_declined|AADSTS65004", code):
+        text = "the sign-in was declined"
+    elif re.search(r"AADSTS(53\d{3,4}|50097|50105|50131)", code):
+        text = "a policy of your organization blocks this way"
     return ArtifactsError(f"{text} ({code}): try again, or run '{az_login(tenant)}'.", code)
 
 
@@ -841,7 +836,7 @@ def kept_session(
     feed: Feed, world: World, again: bool = False, users: bool = False
 ) -> Session | None:
     """Return the session kept for a feed that may be used, else `None`; `again` from the store."""
-    # The store's are users' sessions: not for an application that is configured, until it failed.
+    # The store has users' sessions; a configured application uses one only after it has failed.
     wanted = first(world.environ, "KEYRINGS_ARTIFACTS_SOURCES") or "service_principal"
     if users or application_of(world.environ) is None or "service_principal" not in wanted:
         world.store.read(feed.organization, again or users)
@@ -857,7 +852,7 @@ def kept_session(
         except NetworkError:
             return session
         if is_sign_in(response) or (response.status == 403 and refusal_code(response) != "403"):
-            world.store.erase(feed.organization, everywhere=session.kind != "application")
+            world.store.erase(feed.organization, session.kind not in ("application", "set"))
             if session.refresh:
                 keep(feed, session._replace(token="", kind="refresh"), world)
             return None
@@ -905,6 +900,7 @@ def sign_in(challenge: Challenge, world: World) -> Session:
             if bearer.refresh:  # an exchange that fails must not cost another sign-in
                 keep(feed, Session("", "refresh", world.now(), refresh=bearer.refresh), world)
             session = exchange(challenge, bearer, world)._replace(refresh=bearer.refresh)
+            world.trace(f"{bearer.source}: {session.kind} token")
             keep(feed, session, world)
             return session
         except ArtifactsError as error:
@@ -947,15 +943,22 @@ def advice(challenge: Challenge, quiet: str, environ: Mapping[str, str], az: boo
 
 # --- store -----------------------------------------------------------------------------------
 class Files:
-    """Our data folder, as a keyring for what may lie in a plain file. Raises `OSError`."""
+    """Private files in our data folder as a keyring, encrypted if there is a cipher. Raises."""
+
+    def __init__(self, cipher: Any = None) -> None:
+        self.cipher, self.end = cipher, "encrypted" if cipher else "json"
 
     def path(self, service: str, user: str) -> Path:
-        return data_folder() / f"{quote(f'{service} {user}', safe='')}.json"
+        return data_folder() / f"{quote(f'{service} {user}', safe='')}.{self.end}"
 
     def get_password(self, service: str, user: str) -> str | None:
-        return read_private(self.path(service, user))
+        text = read_private(self.path(service, user))
+        with suppress(ValueError, AssertionError):  # of another key: it will be replaced
+            return self.cipher.decrypt(text.encode()).decode() if self.cipher and text else text
+        return None
 
     def set_password(self, service: str, user: str, text: str) -> None:
+        text = self.cipher.encrypt(text.encode()).decode() if self.cipher else text
         write_private(self.path(service, user), text)
 
     def delete_password(self, service: str, user: str) -> None:
@@ -976,13 +979,13 @@ class Place:
         return None if None in rest else "".join([text, *filter(None, rest)])
 
     def write(self, name: str, text: str, plain: str) -> bool:
-        text = plain if isinstance(self.ring, Files) else text
+        text = plain if isinstance(self.ring, Files) and not self.ring.cipher else text
         size = 1200 if os.name == "nt" else MAX_BODY  # Windows takes 2,560 bytes of UTF-16
         parts = [text[at : at + size] for at in range(0, len(text), size)]
         for user in range(len(parts), 0, -1):  # the head last: half a text is none
             part = f"{len(parts)}:{parts[0]}" if user == 1 else parts[user - 1]
             self.ring.set_password(f"keyrings.artifacts/{name}", str(user), part)
-        return bool(parts)
+        return bool(parts) and self.read(name) == text  # some keyrings keep nothing, silently
 
     def erase(self, name: str) -> bool:
         for user in range(1, 100):
@@ -1027,7 +1030,7 @@ class Store:
                 except Exception as error:  # a keyring may raise anything
                     self._left_alone.add(place.label)
                     why = f"{place.label} failed ({type(error).__name__})"
-                    notify(f"{why}: unlock or repair it, or this sign-in may not be remembered.")
+                    notify(f"{why} and is left as it is: unlock or repair it.")
 
 
 def store_places() -> list[Place]:
@@ -1039,17 +1042,17 @@ def store_places() -> list[Place]:
     places = [Place(ring) for ring in rings if 1 <= ring.priority < 9]
     with suppress(OSError):  # no folder
         kind = "keyrings.alt.file.EncryptedKeyring"
-        places += [Place(encrypted_file(ring)) for ring in rings if Place(ring).label == kind]
+        places += [Place(Files(cipher_of(ring))) for ring in rings if Place(ring).label == kind]
     return [*places, Place(Files())]
 
 
-def encrypted_file(ring: Any) -> Any:
-    """Return another keyring of this kind: a file of ours, under a random key beside it. Raises."""
-    ours, key = type(ring)(), data_folder(make=True) / "key"
-    if read_private(key) is None:
+def cipher_of(ring: Any) -> Any:
+    """Return a keyring of keyrings.alt for its cipher, under a random key of ours. Raises."""
+    cipher, key = type(ring)(), data_folder(make=True) / "key"
+    if not key.exists():
         write_private(key, base64url(os.urandom(48)))
-    ours.keyring_key, ours.file_path = read_private(key), str(key.with_name("encrypted"))
-    return ours
+    cipher.keyring_key = read_private(key)
+    return cipher
 
 
 def data_folder(make: bool = False) -> Path:
@@ -1059,7 +1062,7 @@ def data_folder(make: bool = False) -> Path:
 
         folder = Path(platform_.data_root()) / "keyrings_artifacts"
     except (ImportError, AttributeError, RuntimeError):  # a keyring without it, no home
-        raise OSError from None
+        folder = Path(os.devnull, "no folder")
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)  # fails where it is another user's
@@ -1177,7 +1180,7 @@ class Network:
         with closing(sent) as answer:
             limit = request.limit or (MAX_BODY if answer.status in (400, 403) else 0)  # says why
             body = answer.read(limit, decode_content=False) if limit else b""
-            if limit and len(body) < limit:  # one that was cut is told by the next read alone
+            if limit and len(body) < limit:  # only one more read reports a body that was cut
                 answer.read(1, decode_content=False)
         headers = {name.lower(): answer.headers[name] for name in answer.headers}
         return answer.status, headers, body
@@ -1320,11 +1323,10 @@ def open_browser(url: str) -> bool:
     # A process of its own, for what it starts would write on our output, the secret's place.
     code = "import sys, webbrowser; sys.exit(not webbrowser.open(sys.argv[1]))"
     command = [sys.executable, "-c", code, url]
-    with suppress(TimeoutError):  # it goes on
-        try:
-            within(1.0, run, command, SIGN_IN_SECONDS, True)
-        except ArtifactsError:
-            return False
+    try:
+        within(1.0, run, command, SIGN_IN_SECONDS, True)
+    except (ArtifactsError, TimeoutError) as error:
+        return isinstance(error, TimeoutError)  # it goes on
     return True
 
 
@@ -1385,14 +1387,14 @@ def notify(text: str) -> None:
     line = "".join(c for c in f"keyrings.artifacts: {text}\n" if c.isprintable() or c == "\n")
     place = terminal() if has_terminal() else nullcontext(sys.stderr)
     with suppress(OSError, ValueError, AttributeError), place as stream:  # it may be closed
-        print(line, end="", file=stream, flush=True)
+        stream.write(line)
 
 
 def trace(text: str) -> None:
     """Show a step on stderr where KEYRINGS_ARTIFACTS_LOGLEVEL=DEBUG asks for it."""
     if first(os.environ, "KEYRINGS_ARTIFACTS_LOGLEVEL").upper() == "DEBUG":
         with suppress(OSError, ValueError, AttributeError):
-            print(f"keyrings.artifacts: {text}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"keyrings.artifacts: {text}\n")
 
 
 class World(NamedTuple):
@@ -1495,7 +1497,7 @@ def keyring_problems(feed: Feed, world: World) -> Iterator[str]:
 
 
 def install_command(keyring: str) -> str:
-    """Return the command that installs this backend beside a keyring, quoted for any shell."""
+    """Return the command that installs this backend beside a keyring, quoted."""
     real = os.path.realpath(keyring).replace("\\", "/")
     if "/pipx/" in real:
         return 'pipx inject keyring "keyrings.artifacts>=2"'  # 1.x is another author's
@@ -1582,7 +1584,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         if not is_token(password):
             raise PasswordSetError("This is no token: it is empty, or has blanks in it.")
         if not keep(feed, Session(password, "set", checked=1.0), self.world):
-            self.world.store.erase(feed.organization)
+            self.world.store.erase(feed.organization, everywhere=False)
             raise PasswordSetError("No keyring here keeps it: use AZURE_DEVOPS_EXT_PAT_FILE.")
 
     def delete_password(self, service: str, username: str) -> None:
@@ -1591,7 +1593,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         if feed is None:
             raise NotOursError(f"{__name__} keeps credentials of Azure Artifacts feeds only.")
         if not self.world.store.erase(feed.organization):
-            raise PasswordDeleteError(f"Nothing is kept for organization '{feed.organization}'.")
+            raise PasswordDeleteError(f"Nothing to delete for organization '{feed.organization}'.")
 
 
 if __name__ == "__main__":

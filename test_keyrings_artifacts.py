@@ -551,7 +551,8 @@ def test_read_session_token_ends_by_the_clock_here(hour: int, body: object, last
     **{f"{code}": ([answer(code, {"token": "a"})], "T", f"{code}") for code in (203, 302, 401)},
     header=([answer(401, x_tfs_serviceerror="TF400813%3A+No")], "T", "TF400813"),
     policy=([BY_POLICY], "T", "VS403463"),
-    never_signed_in=([NOT_YET], "T", "TF401444.*https://dev.azure.com/contoso"),
+    never_signed_in=([NOT_YET, NOT_YET], "TT", "TF401444.*https://dev.azure.com/contoso"),
+    policy_at_last=([answer(400), answer(400, {"message": "VS403463: no"})], "TT", "VS403463"),
     the_second_time=([answer(400), REFUSED], "TT", "401"),
     by_the_feed_403=([answer(403), answer(403)], "TF", "403"),
     no_such_feed=([answer(403), answer(404)], "TF", r"\(404\)"),
@@ -742,7 +743,6 @@ def test_azure_cli_of_a_tenant(tenant: str, printed: list[Any], commands: Any) -
 def test_refusal_tells_kinds_apart() -> None:
     for text, codes in (
         ("declined", "access_denied authorization_declined AADSTS65004"),
-        ("code expired", "expired_token code_expired bad_verification_code"),
         ("policy", "AADSTS53003 AADSTS530032 AADSTS50097 AADSTS50105 AADSTS50131"),
         ("refused", "invalid_grant AADSTS50076"),
     ):
@@ -941,15 +941,16 @@ def test_credential_for_an_application_leaves_the_users_entry_alone() -> None:
 def test_credential_for_waits_with_those_in_the_same_case() -> None:
     cases = []
 
-    def lock(case: str) -> contextlib.nullcontext[None]:
+    def lock(case: str) -> Any:
         cases.append(case)
-        return contextlib.nullcontext()
+        raise ka.ArtifactsError("nobody signs in here")
 
-    for answers, environ in ((OPEN,), {}), ((REFUSED,), {}), ((REFUSED,), {"CI": "1"}):
-        world = Scene(*answers, **environ).world._replace(lock=lock)
+    places: list[dict[str, str]] = [{}, {"CI": "1"}, {"TERM": "x"}, {"AZURE_CLIENT_ID": "a"}]
+    for found, environ in [(OPEN, places[0]), *((REFUSED, place) for place in places)]:
+        world = Scene(found, **environ).world._replace(lock=lock)
         with contextlib.suppress(ka.ArtifactsError):
             ka.credential_for(FEED, world)
-    assert len(set(cases)) == 3
+    assert len(set(cases)) == 5
 
 
 def test_credential_for_one_who_waited_looks_again() -> None:
@@ -1021,12 +1022,14 @@ def test_store_is_the_best_other_keyring(rings: list[Ring], tmp_path: Path) -> N
 
 def test_store_leaves_a_place_that_fails_alone(capsys: Any, rings: list[Ring]) -> None:
     broken = type("BrokenRing", (Ring,), {})
-    rings += [broken(8, OSError(SECRET)), Ring(7, keyring.errors.PasswordSetError()), Ring(6)]
+    forgetful = type("ForgetfulRing", (Ring,), {"get_password": lambda *_: None})
+    rings += [broken(8, OSError(SECRET)), Ring(7, keyring.errors.PasswordSetError())]
+    rings += [forgetful(6), Ring(5)]
     store = ka.Store()
     assert [store.write("contoso", str(each), "") for each in range(2)] == [True, True]
     told = capsys.readouterr().err
     assert (told.count("BrokenRing"), told.count("\n"), SECRET in told) == (1, 1, False)
-    assert list(rings[2].values()) == ["1:1"]
+    assert list(rings[3].values()) == ["1:1"]
 
 
 def test_place_writes_the_head_of_a_split_text_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1139,8 +1142,7 @@ def test_module_has_no_state_and_imports_nothing_heavy() -> None:
 
 
 def test_version_is_the_readmes() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"keyrings_artifacts-([\d.]+)-py3", readme)) == {ka.__version__}
+    assert set(re.findall(r"keyrings_artifacts-([\d.]+)-py3", README)) == {ka.__version__}
 
 
 # --- outside data ----------------------------------------------------------------------------
@@ -1730,9 +1732,7 @@ class Entra(Directory):
             "/metadata/identity/oauth2/token": ("metadata", "2018-02-01"),
             "/msi/token": ("x-identity-header", "2019-08-01"),
         }[request.path]
-        named = [
-            each for each in self.assigned_identities if each.client_id == query.get("client_id")
-        ]
+        named = [who for who in self.assigned_identities if who.client_id == query.get("client_id")]
         account = named[0] if named else None if "client_id" in query else self.identity
         asked = (query.get("api-version"), query.get("resource"))
         proved = request.headers.get(needed) in ("true", self.identity_header)
@@ -2334,6 +2334,14 @@ def test_keyring_answers_however_it_is_asked(asked: str, expected: str, machine:
     pat = machine.services.pat(machine.services.ada)
     done = machine.keyring(*asked.format(URL).split(), AZURE_DEVOPS_EXT_PAT=pat)
     assert answer_of(done) == expected.format(pat)
+
+
+@pytest.mark.programs
+def test_keyring_says_nothing_in_the_secrets_place(machine: Machine) -> None:
+    shell, loud = 'exec "$@" 2>&-', {"KEYRINGS_ARTIFACTS_LOGLEVEL": "DEBUG", "CI": "true"}
+    started = machine.start("sh", "-c", shell, "sh", *GET, env=loud, start_new_session=True)
+    done = machine.finish(started)
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 @pytest.mark.programs
@@ -2964,8 +2972,7 @@ def test_refresh_token_renews_until_it_is_dead(machine: Machine) -> None:
 def test_refresh_token_lies_in_no_plain_file(machine: Machine) -> None:
     """Without a keyring a person signs in once a day; what is left is searched, as ever."""
     machine.fake_browser(machine.services.ada)
-    token = session_of(machine, get(machine))
-    assert answer_of(get(machine)) == token
+    assert session_of(machine, get(machine)) == answer_of(get(machine))
     machine.services.clock = 86400.0
     session_of(machine, get(machine))
     assert len(machine.calls("browser")) == 2
@@ -3001,13 +3008,11 @@ def test_refresh_token_lies_encrypted_with_an_extra(machine: Machine, clients: C
     machine.fake_browser(services.ada)
     put_first(machine, clients.programs("keyring", f"{OURS}[encrypted-file]"))
     session_of(machine, get(machine))
-    services.asked()
     services.clock = 86400.0
     answer_of(get(machine))
-    assert (services.asked(), len(machine.calls("browser"))) == (RENEWED, 1)
-    [folder] = machine.home.rglob("keyrings_artifacts")
-    modes = {stat.filemode((folder / each).stat().st_mode) for each in ("key", "encrypted")}
-    assert (modes, list(folder.glob("*.json"))) == ({"-rw-------"}, [])
+    assert (services.asked()[-len(RENEWED) :], len(machine.calls("browser"))) == (RENEWED, 1)
+    found = [*machine.home.rglob("*.encrypted"), *machine.home.rglob("key")]
+    assert [stat.filemode(path.stat().st_mode) for path in found] == ["-rw-------"] * 2
     assert answer_of(machine.keyring("del", URL, "me")) == ""
     assert "contoso" in refusal_of(get(machine, CI="true"))
 
@@ -4017,7 +4022,7 @@ class Weather(Fault):
     """One request in three meets with a fault."""
 
     kinds = itertools.cycle(
-        (503, None, None, "drop", None, None, None, TOO_MANY, None, None, 502, None)
+        [503, *[None] * 2, "drop", *[None] * 3, TOO_MANY, *[None] * 2, 502, None]
     )
 
     def reply(self, request: Recorded, regular: Callable[[], Reply]) -> Reply | None:
@@ -4437,12 +4442,8 @@ def demonstrate(machine: Machine) -> str:
     url = URL.replace("https://", "https://VssSessionToken@")
     machine.fake_az(machine.services.ada)
     machine.environ["PIP_KEYRING_PROVIDER"] = "subprocess"
-    print(
-        "The services of Azure DevOps and Entra are played on 127.0.0.1. The URL holds a user name,"
-    )
-    print(
-        "no password; no file holds one either. `az` is a script, signed in as ada@contoso.example."
-    )
+    print("Azure DevOps and Entra are mocked on 127.0.0.1. The URL holds a user name, no password;")
+    print("no file holds one either. `az` is a script, signed in as ada@contoso.example.")
     for number, words, most in (
         (1, "The feed refuses pip, pip asks keyring, and the backend gets a session token:", 2),
         (2, "The session was kept. The backend is asked again, and needs no request:", 0),
@@ -4483,9 +4484,7 @@ def program(arguments: Sequence[str]) -> int:
         print(f"usage: python {Path(__file__).name} [-- COMMAND ...]", file=sys.stderr)
         return 2
     if os.name == "nt":
-        print(
-            "The machine of the stand-ins is a Unix one: use WSL or a container.", file=sys.stderr
-        )
+        print("The mock services need a Unix: use WSL or a container.", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as name, Services() as services:
         machine = Machine(services, Path(name))
