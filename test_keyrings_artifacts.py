@@ -2060,7 +2060,7 @@ class Machine:
 
     def finish(self, process: subprocess.Popen[str], timeout: float = 60, stdin: str = "") -> Done:
         try:
-            stdout, stderr = process.communicate(stdin or None, timeout)
+            stdout, stderr = process.communicate(f"{stdin}\n" if stdin else None, timeout)
         finally:
             process.kill()
         argv: Any = process.args
@@ -2071,7 +2071,7 @@ class Machine:
         return self.finish(self.start(*argv, env=env), timeout, stdin)
 
     def keyring(self, *argv: str, **environ: str) -> Done:
-        return self.run("keyring", *argv, env=environ)
+        return self.run("keyring", *argv, env=environ, stdin="unread")  # but by `del` of keyring 23
 
     def terminal(self, *argv: str, env: Environ = None) -> Terminal:
         return Terminal(self, argv, env)
