@@ -1098,7 +1098,7 @@ def sign_in_lock(case: str) -> Iterator[None]:
     with ExitStack() as held:
         with suppress(OSError):  # without a folder, nobody waits
             file = held.enter_context(open(data_folder(make=True) / "sign-in.lock", "ab"))
-            while not is_locked(file.fileno()) and time.time() < began + seconds:
+            while not try_lock(file.fileno()) and time.time() < began + seconds:
                 time.sleep(0.05)  # in the end it goes on, whoever holds the lock
             failures = parse_object(read_private(data_folder() / "failures") or "")
         at, _, sentence = str(failures.get(case)).partition(" ")  # of the last one
@@ -1113,7 +1113,7 @@ def sign_in_lock(case: str) -> Iterator[None]:
             raise
 
 
-def is_locked(fd: int) -> bool:
+def try_lock(fd: int) -> bool:
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -1123,7 +1123,7 @@ def is_locked(fd: int) -> bool:
             import fcntl
 
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # it is another's
+    except (BlockingIOError, PermissionError):  # another process has it
         return False
     return True
 
