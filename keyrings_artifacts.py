@@ -170,15 +170,11 @@ class Request(NamedTuple):
         return shown(urlsplit(self.url).netloc.rpartition("@")[2], 80)
 
 
-class Response(NamedTuple):
+class Response:
     """Its answer. Header names are in lower case, repeated headers joined by ", "."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-    def __repr__(self) -> str:
-        return "Response()"
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        self.status, self.headers, self.body = status, headers, body
 
 
 class ArtifactsError(Exception):
@@ -836,7 +832,7 @@ def kept_session(
     feed: Feed, world: World, again: bool = False, users: bool = False
 ) -> Session | None:
     """Return the session kept for a feed that may be used, else `None`; `again` from the store."""
-    # The store has users' sessions; a configured application uses one only after it has failed.
+    # The store has users' sessions: a configured application takes one only if it failed (`users`).
     wanted = first(world.environ, "KEYRINGS_ARTIFACTS_SOURCES") or "service_principal"
     if users or application_of(world.environ) is None or "service_principal" not in wanted:
         world.store.read(feed.organization, again or users)
@@ -1397,24 +1393,28 @@ def trace(text: str) -> None:
             sys.stderr.write(f"keyrings.artifacts: {text}\n")
 
 
-class World(NamedTuple):
+class World:
     """Every effect there is, by default the real one; tests put others in their place."""
 
+    # No NamedTuple: its repr would show the environment, and so many fields slow the import down.
     store: Store
     lock: Callable[[str], Any]
     send: Callable[[Request], Response]  # a Network
     environ: Mapping[str, str] = os.environ
-    now: Callable[[], float] = time.time  # an epoch
-    sleep: Callable[[float], None] = time.sleep
-    random: Callable[[], str] = lambda: base64url(os.urandom(48))
-    read: Callable[[str], bytes] = lambda path: Path(path).read_bytes()
-    run: Callable[..., str] = run
-    which: Callable[[str], str | None] = which
-    has_terminal: Callable[[], bool] = has_terminal
-    open_browser: Callable[[str], bool] = open_browser
-    listen: Callable[[str], Any] = listen
-    notify: Callable[[str], None] = notify
-    trace: Callable[[str], None] = trace
+    now = staticmethod(time.time)  # an epoch
+    sleep = staticmethod(time.sleep)
+    random = staticmethod(lambda: base64url(os.urandom(48)))
+    read = staticmethod(lambda path: Path(path).read_bytes())
+    run = staticmethod(run)
+    which = staticmethod(which)
+    has_terminal = staticmethod(has_terminal)
+    open_browser = staticmethod(open_browser)
+    listen = staticmethod(listen)
+    notify = staticmethod(notify)
+    trace = staticmethod(trace)
+
+    def __init__(self, **effects: Any) -> None:
+        vars(self).update(effects)
 
 
 # --- doctor ----------------------------------------------------------------------------------
@@ -1426,7 +1426,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("url", metavar="URL", help="the feed's URL, as pip or uv has it")
     url = parser.parse_args(argv).url
     print(f"keyrings.artifacts {__version__}, Python {sys.version.split()[0]}, {sys.executable}")
-    feed, world = parse_feed(url), World(Store(keeps=False), lambda _: nullcontext(), Network())
+    feed = parse_feed(url)
+    world = World(store=Store(keeps=False), lock=lambda _: nullcontext(), send=Network())
     problems = ["give a URL as https://pkgs.dev.azure.com/ORG/_packaging/FEED/pypi/simple/"]
     if feed:
         problems = [*look_up_problems(feed, world), *keyring_problems(feed, world)]
@@ -1448,7 +1449,7 @@ def look_up_problems(feed: Feed, world: World) -> Iterator[str]:
         print(f"  {step}")
 
     mode = "ARTIFACTS_KEYRING_NONINTERACTIVE_MODE"
-    quiet = world._replace(environ={**world.environ, mode: "true"}, trace=trace)
+    quiet = World(**dict(vars(world), environ={**world.environ, mode: "true"}, trace=trace))
     try:
         date = parse_date(fetch(feed_request(feed), quiet).headers.get("date"))
         off = world.now() - (date or world.now())
@@ -1485,9 +1486,9 @@ def keyring_problems(feed: Feed, world: World) -> Iterator[str]:
         return
     pin, answer = first(world.environ, "PYTHON_KEYRING_BACKEND"), ""
     token = f"made-up-{world.random()}"
-    given = {"AZURE_DEVOPS_EXT_PAT": token, "CI": "true"}
+    get = [paths[0], "get", feed.url, USERNAME]
     with suppress(ArtifactsError):
-        answer = world.run([paths[0], "get", feed.url, USERNAME], PATIENT_SECONDS, **given)
+        answer = world.run(get, PATIENT_SECONDS, AZURE_DEVOPS_EXT_PAT=token, CI="true")
     if answer.strip() != token and pin and not pin.startswith("keyrings_artifacts."):
         yield f"PYTHON_KEYRING_BACKEND pins keyring to {shown(pin)}: unset it."
     elif answer.strip() != token:
@@ -1544,10 +1545,9 @@ def client_problems(url: str, feed: Feed, world: World) -> Iterator[str]:
 class ArtifactsKeyringBackend(KeyringBackend):
     """Answers keyring for Azure Artifacts feeds, and for nothing else."""
 
-    # Above the 9.9 of its four peers, whose ties keyring breaks at random; below the chainer's 10,
-    # at which every other keyring would go dead.
+    # Above four peers' 9.9, whose ties keyring breaks at random; from 10 on other keyrings go dead.
     priority = 9.95
-    world = World(Store(), sign_in_lock, Network())  # of the process, which may have many of us
+    world = World(store=Store(), lock=sign_in_lock, send=Network())  # all instances have this one
 
     def get_password(self, service: str, username: str | None) -> str | None:
         """Return a feed's password for any user name, `None` for none. Never raises."""

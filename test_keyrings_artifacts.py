@@ -74,13 +74,13 @@ URL = "https://pkgs.dev.azure.com/contoso/_packaging/feed/pypi/simple/"
 
 NOW, TODAY = 1_800_000_000.0, "Fri, 15 Jan 2027 08:00:00 GMT"
 TENANT = "12345678-abcd-4bcd-8bcd-1234567890ab"
-AZURE_DEVOPS = "499b84ac-1321-427f-aa17-267ca6975798"
-SCOPE = f"{AZURE_DEVOPS}/.default"
+RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
+SCOPE = f"{RESOURCE}/.default"
 FEED = ka.Feed("contoso", URL)
 CHALLENGE = ka.Challenge(FEED, TENANT, "https://vssps.dev.azure.com/contoso")
-TO_ENTRA = "login.microsoftonline.com"
-TO_SERVICE, TO_FEED = "vssps.dev.azure.com", "pkgs.dev.azure.com"
-LOGIN = f"https://{TO_ENTRA}/{TENANT}"
+ENTRA = "login.microsoftonline.com"
+FEEDS, TOKENS = "pkgs.dev.azure.com", "vssps.dev.azure.com"
+LOGIN = f"https://{ENTRA}/{TENANT}"
 ABOVE, OTHER = "https://pkgs.dev.azure.com/contoso/", "https://pkgs.dev.azure.com/fabrikam/"
 SECRET, RENEWAL = "made-up-secret", "made-up-renewal"
 
@@ -143,10 +143,10 @@ class Scene:
         self.brought: dict[str, str] = {}
         self.answer: dict[str, str] = {}
         self.world = ka.World(
-            self.store,
-            lambda organization: contextlib.nullcontext(),
-            lambda request: self.play(request, self.requests, self.answers),
-            environ,
+            store=self.store,
+            lock=lambda organization: contextlib.nullcontext(),
+            send=lambda request: self.play(request, self.requests, self.answers),
+            environ=environ,
             now=lambda: self.time,
             sleep=self.sleep,
             random=lambda: "made-up-random",
@@ -159,6 +159,8 @@ class Scene:
             notify=self.notices.append,
             trace=self.steps.append,
         )
+        left = {*vars(ka.World), *ka.World.__annotations__} - vars(self.world).keys()
+        assert [name for name in left if not name.startswith("_")] == []
 
     def play(self, asked: Any, heard: list[Any], script: list[Any], sound: bool = True) -> Any:
         heard.append(asked)
@@ -206,6 +208,7 @@ def test_values_show_no_secret() -> None:
         ka.Session(SECRET, "set", NOW, NOW, SECRET),
         ka.Request("GET", f"{URL}?{SECRET}", {"Authorization": SECRET}, SECRET.encode()),
         ka.Response(200, {"location": SECRET}, SECRET.encode()),
+        Scene(AZURE_DEVOPS_EXT_PAT=SECRET).world,
     )
     assert SECRET not in f"{values}{[str(value) for value in values]}"
 
@@ -374,14 +377,14 @@ def given_password(scene: Scene) -> str | None:
 def test_given_credential_counts_in_order() -> None:
     files = {"/pat": "4\r\n".encode("utf-16"), DOCKER: b"5\n"}
     scene = Scene(**GIVEN, VSS_NUGET_URI_PREFIXES=f"{OTHER};{ABOVE}").having(files=files)
-    left = dict(scene.world.environ)
+    left = scene.world.environ = dict(scene.world.environ)
     for rank, name in enumerate(GIVEN, 1):
-        found = ka.credential_for(FEED, scene.world._replace(environ=left))
+        found = ka.credential_for(FEED, scene.world)
         assert vars(found) == vars(SimpleCredential("eve" if rank < 3 else "", str(rank)))
         assert name in scene.steps[-1]
         del (files if name == DOCKER else left)[name]
-    files[DOCKER], blank = b"\n", {**dict.fromkeys(GIVEN, " \n"), **left}
-    assert ka.given_credential(FEED, scene.world._replace(environ=blank)) is None
+    files[DOCKER], scene.world.environ = b"\n", {**dict.fromkeys(GIVEN, " \n"), **left}
+    assert ka.given_credential(FEED, scene.world) is None
     assert (scene.asked(), scene.store.kept) == ([], "")
 
 
@@ -441,10 +444,10 @@ def test_closest_endpoint_of_a_feed(text: str, password: str | None) -> None:
 
 ROGUES = f"""
 https://login.microsoftonline.com.evil.example/{TENANT} https://evil.example/{TENANT}
-https://login.microsoftonline.com@evil.example/{TENANT} http://{TO_ENTRA}/{TENANT}
+https://login.microsoftonline.com@evil.example/{TENANT} http://{ENTRA}/{TENANT}
 https://login.microsoftonline.com:8443/{TENANT} https://loginXmicrosoftonline.com/{TENANT}
-https://login.microsoftonline.us/{TENANT} https://{TO_ENTRA}/contoso.example
-https://evil.example/{TO_ENTRA}/{TENANT} {LOGIN}/../evil {LOGIN[:-1]}c
+https://login.microsoftonline.us/{TENANT} https://{ENTRA}/contoso.example
+https://evil.example/{ENTRA}/{TENANT} {LOGIN}/../evil {LOGIN[:-1]}c
 """
 FOREIGN = """
 https://vssps.dev.azure.com/Contoso/ https://vssps.dev.azure.com/fabrikam/ https://evil.example/a
@@ -470,7 +473,7 @@ def challenged(*uris: str, tenant: str = "", status: int = 401) -> ka.Response:
     tenant_alone=(challenged(tenant=f"{TENANT}, {TENANT}"), TENANT),
     upload_that_answers_404=(challenged(LOGIN, status=404), TENANT),
     personal=(challenged(tenant="00000000-0000-0000-0000-000000000000"), "organizations"),
-    common=(challenged(f"https://{TO_ENTRA}/common"), "organizations"),
+    common=(challenged(f"https://{ENTRA}/common"), "organizations"),
     nothing_said=(answer(203), "organizations"),
 )
 def test_read_challenge_names_the_tenant(response: ka.Response, tenant: str) -> None:
@@ -488,16 +491,16 @@ def test_read_challenge_of_a_rogue_authority(uri: str) -> None:
 def test_read_challenge_of_a_public_feed() -> None:
     upload = f"{ABOVE}_packaging/feed/pypi/upload"
     for status, url in ((200, URL), (303, URL), (401, URL), (404, ABOVE), (200, upload)):
-        found = ka.read_challenge(ka.Feed("contoso", url), OPEN._replace(status=status))
+        found = ka.read_challenge(ka.Feed("contoso", url), answer(status, x_vss_e2eid="e2e"))
         assert found.public is (url == URL and status != 401)
 
 
 @table(
     "response told network",
-    page=(answer(200, b"<html>"), f"{TO_FEED} answered 200", True),
-    proxy=(answer(403, b"Blocked"), f"{TO_FEED} answered 403", True),
-    redirect=(answer(303), f"{TO_FEED} answered 303", True),
-    policy=(BY_POLICY._replace(headers=OPEN.headers), "VS403463", False),
+    page=(answer(200, b"<html>"), f"{FEEDS} answered 200", True),
+    proxy=(answer(403, b"Blocked"), f"{FEEDS} answered 403", True),
+    redirect=(answer(303), f"{FEEDS} answered 303", True),
+    policy=(answer(403, BY_POLICY.body, x_vss_e2eid="e2e"), "VS403463", False),
     no_such_feed=(answer(404), "404.*contoso/_packaging", False),
 )
 def test_read_challenge_of_no_challenge(response: ka.Response, told: str, network: bool) -> None:
@@ -556,7 +559,7 @@ def test_read_session_token_ends_by_the_clock_here(hour: int, body: object, last
     the_second_time=([answer(400), REFUSED], "TT", "401"),
     by_the_feed_403=([answer(403), answer(403)], "TF", "403"),
     no_such_feed=([answer(403), answer(404)], "TF", r"\(404\)"),
-    no_token=([answer(200, {"token": "a b"})], "T", TO_SERVICE),
+    no_token=([answer(200, {"token": "a b"})], "T", TOKENS),
     application=([answer(404)], "F", ""),
     application_refused=([REFUSED], "F", "'contoso' refused"),
     application_forbidden=([answer(403)], "F", "'contoso' refused"),
@@ -568,7 +571,7 @@ def test_exchange_of_a_token(answers: Answers, asked: str, told: str) -> None:
     with pytest.raises(ka.ArtifactsError, match=told) if told else contextlib.nullcontext():
         session = ka.exchange(CHALLENGE, bearer, scene.world)
         assert session[:4] == (wide if "F" in asked else narrow)
-    assert scene.asked() == [TO_SERVICE if letter == "T" else TO_FEED for letter in asked]
+    assert scene.asked() == [TOKENS if letter == "T" else FEEDS for letter in asked]
     ends = [json.loads(each.body or b"{}").get("validTo") for each in scene.requests]
     assert ends == ["2027-01-16T08:00:00Z" if "T" in asked else None, *[None] * (len(asked) - 1)]
 
@@ -618,7 +621,7 @@ OLD, FRESH = made_jwt(exp=NOW - 1), made_jwt(exp=NOW + 1)
 VM = "http://169.254.169.254/metadata/identity/oauth2/token"
 POD = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "http://127.0.0.1:9/"}
 HERE = {"IDENTITY_ENDPOINT": "http://172.16.5.3:8081/msi", "IDENTITY_HEADER": SECRET}
-ASKS = ["/bin/az", "account", "get-access-token", "--output", "json", "--resource", AZURE_DEVOPS]
+ASKS = ["/bin/az", "account", "get-access-token", "--output", "json", "--resource", RESOURCE]
 MANAGED = ka.ArtifactsError("az failed.", "For Managed Identity, specify no tenant")
 PAGE = {"verification_uri": "https://microsoft.com/devicelogin", "expires_in": 900, "interval": 7}
 PAGE |= {"device_code": "made-up-device", "user_code": "AB\x1b12"}
@@ -649,7 +652,7 @@ def test_service_principal_proves_who_it_is(environ: Env, asked: str, proof: str
     form = {"client_id": "app", "grant_type": "client_credentials", "scope": SCOPE}
     assert scene.form() == {**form, **({"client_secret": proof} if proof == SECRET else issued)}
     tenant = "t%2Fx" if {"tenantId", "AZURESUBSCRIPTION_TENANT_ID"} & environ.keys() else TENANT
-    assert scene.requests[-1].url == f"https://{TO_ENTRA}/{tenant}/oauth2/v2.0/token"
+    assert scene.requests[-1].url == f"https://{ENTRA}/{tenant}/oauth2/v2.0/token"
     for request in scene.requests[:-1]:
         assert (request.url, request.headers["Authorization"]) == (asked, "Bearer asks")
         assert request.method == ("GET" if asked == GITHUB_URL else "POST")
@@ -684,7 +687,7 @@ def test_identity_request_with_a_reason(environ: Env, url: str, version: str) ->
     request = ka.identity_request(Scene(**environ).world)
     assert (request.url.partition("?")[0] if request else "") == url
     if request:
-        query = {"api-version": version, "resource": AZURE_DEVOPS}
+        query = {"api-version": version, "resource": RESOURCE}
         client = {"client_id": "app"} if "AZURE_CLIENT_ID" in environ else {}
         assert dict(parse_qsl(request.url.partition("?")[2])) == {**query, **client}
         assert (request.method, request.direct) == ("GET", True)
@@ -921,7 +924,7 @@ def test_credential_for_an_application_lasts_in_memory_alone() -> None:
     scene = Scene(challenged(LOGIN), GRANTED, OPEN, **BY_SECRET)
     found = [ka.credential_for(FEED, scene.world) for _ in range(2)]
     assert [each.password for each in found if each] == [PERSON] * 2
-    assert (scene.asked(), scene.store.kept) == ([TO_FEED, TO_ENTRA, TO_FEED], "")
+    assert (scene.asked(), scene.store.kept) == ([FEEDS, ENTRA, FEEDS], "")
     assert [request.limit for request in scene.requests] == [0, 262144, 0]
     assert all(each.headers["X-TFS-FedAuthRedirect"] == "Suppress" for each in scene.requests)
 
@@ -947,7 +950,8 @@ def test_credential_for_waits_with_those_in_the_same_case() -> None:
 
     places: list[dict[str, str]] = [{}, {"CI": "1"}, {"TERM": "x"}, {"AZURE_CLIENT_ID": "a"}]
     for found, environ in [(OPEN, places[0]), *((REFUSED, place) for place in places)]:
-        world = Scene(found, **environ).world._replace(lock=lock)
+        world = Scene(found, **environ).world
+        world.lock = lock
         with contextlib.suppress(ka.ArtifactsError):
             ka.credential_for(FEED, world)
     assert len(set(cases)) == 5
@@ -955,14 +959,14 @@ def test_credential_for_waits_with_those_in_the_same_case() -> None:
 
 def test_credential_for_one_who_waited_looks_again() -> None:
     scene = Scene(REFUSED)
-    waits = scene.world._replace(lock=lambda _: contextlib.nullcontext(scene.keep()))
-    assert ka.credential_for(FEED, waits)
+    scene.world.lock = lambda _: contextlib.nullcontext(scene.keep())
+    assert ka.credential_for(FEED, scene.world)
 
 
 def test_credential_for_a_public_feed_asks_nobody() -> None:
     scene = Scene(OPEN, DISPLAY=":0", TERM="x")
     assert ka.credential_for(FEED, scene.world) is None
-    assert (scene.asked(), scene.opened, scene.notices) == ([TO_FEED], [], [])
+    assert (scene.asked(), scene.opened, scene.notices) == ([FEEDS], [], [])
     scene = Scene(OPEN, ISSUED).having(printed=[PERSON])
     assert [ka.credential_for(FEED, scene.world) is None for _ in range(2)] == [False, False]
     assert scene.kept() == (SESSION, "session", NOW, NOW + 7200, "")
@@ -1161,7 +1165,7 @@ FAST = settings(max_examples=100, deadline=None)
 @given(st.sampled_from([200, 203, 303, 400, 401, 403, 404]), TEXT, JSON | st.binary())
 def test_outside_data_raises_nothing_but_our_error(status: int, text: str, body: object) -> None:
     headers = ("www-authenticate", "x-vss-resourcetenant", "x-vss-authorizationendpoint", "date")
-    response = answer(status, body)._replace(headers=dict.fromkeys(headers, text))
+    response = answer(status, body, **dict.fromkeys(headers, text))
     told, written = ka.parse_object(response.body), ka.text_of(response.body)
     assert [ka.read_session_token(response, NOW), ka.read_session(written)]
     assert re.fullmatch(r"(TF|VS)?\d+", ka.refusal_code(response))
@@ -1193,8 +1197,6 @@ def test_parse_feed_trusts_no_look_alike(service: str) -> None:
 # real TLS behind an ordinary CONNECT proxy, plain http for the endpoints of managed identities.
 # Conditions are plain attributes. `Machine` is a poor Linux computer, which has no other way out.
 
-RESOURCE = "499b84ac-1321-427f-aa17-267ca6975798"
-DEFAULT_SCOPE = f"{RESOURCE}/.default"
 ARTIFACTS_CLIENT = "d5a56ea4-7369-46b8-a538-c370805301bf"
 CONTOSO_TENANT = "11111111-1111-4111-8111-111111111111"
 FABRIKAM_TENANT = "22222222-2222-4222-8222-222222222222"
@@ -1590,13 +1592,13 @@ class Entra(Directory):
         }.get(f"{path} {form.get('grant_type', '')}".strip())
         known = {*TENANT_ALIASES, *(each.tenant for each in self.accounts.values())}
         wrong = form.get("client_id") != ARTIFACTS_CLIENT and serve != self.redeem_application
-        scope = form.get("scope", DEFAULT_SCOPE).split()
+        scope = form.get("scope", SCOPE).split()
         error = first_error(
             "invalid_request",
             (serve is None, 90014, "The request is malformed."),
             (tenant not in known, 90002, f"Tenant '{tenant}' not found."),
             (wrong, 700016, "Application was not found."),
-            (DEFAULT_SCOPE not in scope, 65002, "The scope is not preauthorized."),
+            (SCOPE not in scope, 65002, "The scope is not preauthorized."),
         )
         return error or serve(tenant, form)  # type: ignore[misc]  # None is an error above
 
@@ -1692,7 +1694,7 @@ class Entra(Directory):
                 else:
                     wrong = form.get("client_secret") != app.secret
                     error = first_error("invalid_client", (wrong, 7000215, "Invalid secret."))
-                return error or self.tokens_for(app, tenant, DEFAULT_SCOPE)
+                return error or self.tokens_for(app, tenant, SCOPE)
         return entra_error("unauthorized_client", 700016, "Application was not found.")
 
     def federated_token(
@@ -2272,7 +2274,7 @@ def test_stand_ins_watch(machine: Machine) -> None:
 # --- real programs: the main job -------------------------------------------------------------
 
 HOST = "https://pkgs.dev.azure.com"
-COLD = ["GET pkgs.dev.azure.com", "POST vssps.dev.azure.com"]
+COLD = [f"GET {FEEDS}", f"POST {TOKENS}"]
 PINNED = {"PYTHON_KEYRING_BACKEND": "keyrings_artifacts.ArtifactsKeyringBackend"}
 
 
@@ -2753,8 +2755,7 @@ def test_wheel_and_sdist_hold_what_they_should(clients: Clients) -> None:
 
 # --- real programs: signing in ---------------------------------------------------------------
 
-ENTRA = "login.microsoftonline.com"
-SIGN_IN_SCOPE = f"{DEFAULT_SCOPE} offline_access openid profile"
+SIGN_IN_SCOPE = f"{SCOPE} offline_access openid profile"
 RENEWED = [COLD[0], f"POST {ENTRA}", COLD[1]]
 IN_SECRET_SERVICE = {"PYTHON_KEYRING_BACKEND": "keyring.backends.SecretService.Keyring"}
 STDERR_HIDDEN = ("sh", "-c", 'exec "$@" 2>/dev/null', "sh")  # as pip 26 does
@@ -3062,7 +3063,7 @@ def platforms(machine: Machine) -> dict[str, tuple[dict[str, str], list[Sent]]]:
     token_file = machine.own / "federated"
     token_file.write_text(services.federated_token(CLUSTER) + "\n")
     bearer = {"authorization": f"Bearer {services.job_token}"}
-    grant = {"grant_type": "client_credentials", "scope": DEFAULT_SCOPE}
+    grant = {"grant_type": "client_credentials", "scope": SCOPE}
     grant["client_id"] = robot.client_id
     kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
     entra = f"POST {ENTRA}/{CONTOSO_TENANT}/oauth2/v2.0/token"
@@ -3177,7 +3178,7 @@ def test_report_advised_command_helps(machine: Machine) -> None:
     machine.fake_az(machine.services.ada, "AADSTS50076: Due to a configuration change")
     told = refusal_of(get(machine))
     assert "AADSTS50076" in told
-    assert f"az login --tenant {CONTOSO_TENANT} --scope {DEFAULT_SCOPE}'" in told
+    assert f"az login --tenant {CONTOSO_TENANT} --scope {SCOPE}'" in told
 
 
 @pytest.mark.programs
@@ -3385,7 +3386,7 @@ class Token(str):
     token = property(str)
 class ManagedIdentityCredential:
     def get_token(self, scope):
-        assert scope == {DEFAULT_SCOPE!r}
+        assert scope == {SCOPE!r}
         return Token({{!r}})
 """
 
@@ -3414,7 +3415,6 @@ def test_report_identity_of_another_program(command: str, machine: Machine) -> N
 
 # --- real programs: faults -------------------------------------------------------------------
 
-FEEDS, TOKENS = "pkgs.dev.azure.com", "vssps.dev.azure.com"
 TOO_MANY = Reply(429, headers=(("Retry-After", "1"),))
 GARBAGE = Reply(200, bytes(range(256)))
 Prepare = Callable[[Machine], object]
