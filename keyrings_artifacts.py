@@ -49,9 +49,10 @@ def credential_for(feed: Feed, world: World) -> SimpleCredential | None:
         challenge = read_challenge(feed, fetch(feed_request(feed), world))
         try:
             # One process signs in; those who could only fail in the same way share its failure.
-            quiet = silence(feed, world.environ) or world.has_terminal()
-            client = first(world.environ, "AZURE_CLIENT_ID", "servicePrincipalId")
-            with world.lock(f"{feed.organization} {challenge.public} {quiet} {client}"):
+            place = silence(feed, world.environ) or world.has_terminal()
+            application = application_of(world.environ)  # whose token is checked feed by feed
+            whose = f"{application[0]} {feed.url}" if application else feed.organization
+            with world.lock(f"{whose} {challenge.public} {place}"):
                 session = kept_session(feed, world, again=True) or sign_in(challenge, world)
         except ArtifactsError:
             if challenge.public:
@@ -80,7 +81,7 @@ MARGIN: Final = 5 * 60.0  # seconds; a token with less left counts as expired, a
 CHECKED_SECONDS: Final = 3600.0  # how long an accepted session is used without asking the feed
 SESSION_SECONDS: Final = 24 * 3600.0  # artifacts-credprovider's limit for a session token
 SIGN_IN_SECONDS: Final = 180.0  # to wait for a user
-PATIENT_SECONDS: Final = 30.0  # for az, for a locked keyring, for a request not to be sent again
+PATIENT_SECONDS: Final = 30.0  # for programs, a locked keyring, a request not to be sent again
 DROPPED: Final = "dropped"
 REQUEST_SECONDS: Final = 10.0  # from connecting to the last byte
 MAX_BODY: Final = 1 << 18  # bytes; an answer with a token has a few thousand
@@ -101,7 +102,7 @@ EXTERNAL_ENDPOINTS: Final = (
 ACCESS_TOKENS: Final = ("ARTIFACTS_CREDENTIALPROVIDER_ACCESSTOKEN", "VSS_NUGET_ACCESSTOKEN")
 URI_PREFIXES: Final = ("ARTIFACTS_CREDENTIALPROVIDER_URI_PREFIXES", "VSS_NUGET_URI_PREFIXES")
 CA_FILES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
-# Hidden from programs started here, in upper case as on Windows; az may need IDENTITY_HEADER.
+# Not passed on to programs, in any case of letters; IDENTITY_HEADER is, as az may need it.
 GIVEN: Final = (*EXTERNAL_ENDPOINTS, "AZURE_DEVOPS_EXT_PAT", *ACCESS_TOKENS, "SYSTEM_ACCESSTOKEN")
 PROOFS: Final = ("SERVICEPRINCIPALKEY", "IDTOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 SECRET_VARIABLES: Final = (*GIVEN, *PROOFS, "AZURE_CLIENT_SECRET")
@@ -125,7 +126,7 @@ class Challenge(NamedTuple):
 
 
 class Bearer(NamedTuple):
-    """An Entra access token; `expires` is an epoch. `refresh` is set after a sign-in here."""
+    """An Entra access token; `expires` is an epoch. `refresh` is of a sign-in here alone."""
 
     token: str
     expires: float
@@ -167,7 +168,7 @@ class Request(NamedTuple):
 
     @property
     def host(self) -> str:
-        return shown(urlsplit(self.url).netloc.rpartition("@")[2], 80)
+        return shown(re.split("[/?#]", self.url.partition("//")[2])[0].rpartition("@")[2], 80)
 
 
 class Response:
@@ -220,7 +221,7 @@ def clean_token(value: str, name: str) -> str:
     if is_token(value.strip()):
         return value.strip()
     text = f"{name} holds no token, but blanks, quotation marks or a placeholder such as $(Name)"
-    raise ArtifactsError(f"{text}: set {name} to the token itself, or unset {name}.")
+    raise ArtifactsError(f"{text}: put the token itself there, or remove it.")
 
 
 def text_of(data: bytes) -> str:
@@ -297,7 +298,7 @@ def find_token(printed: str) -> dict[str, Any]:
             found, _ = json.JSONDecoder().raw_decode(text, match.start())
             if any(is_token(found.get(key)) for key in ("accessToken", "access_token", "token")):
                 return dict(found)
-    bare = re.findall(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+", text, re.A)  # a JWT, else a whole line
+    bare = re.findall(r"\beyJ[\w-]+(?:\.[\w-]+){2,4}", text, re.A)  # a JWT, else a whole line
     bare = bare or [line for line in map(str.strip, text.splitlines()) if is_token(line)]
     return {"token": max(bare, key=len)} if len(max(bare, key=len, default="")) > 8 else {}
 
@@ -379,7 +380,7 @@ def closest_endpoint(feed: Feed, environ: Mapping[str, str]) -> dict[str, Any]:
     name = first_name(environ, *EXTERNAL_ENDPOINTS)
     text = environ.get(name, '{"endpointCredentials": []}')
     try:
-        value = json.loads(text, object_hook=lambda pairs: {k.lower(): pairs[k] for k in pairs})
+        value = json.loads(text, object_hook=lambda each: {k.lower(): each[k] for k in each})
         listed = reversed(value["endpointcredentials"])  # of two alike the first counts
         entries = {depth(str(entry["endpoint"]), feed): entry for entry in listed}
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -403,9 +404,8 @@ def read_secret(name: str, world: World) -> str:
 def pipeline_organization(environ: Mapping[str, str]) -> str:
     """Return the organization that this is a pipeline's job of, "" where nothing says so."""
     uri = first(environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
-    host, path = parse_address(uri) or ("", uri and "a server of its own")
-    named = host if host.endswith(".visualstudio.com") else unquote(path).strip("/").lower()
-    return re.split("[./]", named)[0]
+    feed = parse_feed(re.sub(r"\b(dev\.azure|visualstudio)\.com", r"pkgs.\1.com", uri))
+    return feed.organization if feed else uri and "a server of its own"
 
 
 # --- discovery and exchange ------------------------------------------------------------------
@@ -421,7 +421,7 @@ def is_sign_in(response: Response) -> bool:
 
 
 def read_challenge(feed: Feed, response: Response) -> Challenge:
-    """Return what the unauthenticated GET of a feed was answered with. Raises."""
+    """Return the challenge in a feed's answer to an unauthenticated GET. Raises."""
     # WWW-Authenticate: Bearer authorization_uri=https://HOST/TENANT, trusted for Microsoft's hosts
     status, headers, host = response.status, response.headers, urlsplit(feed.url).netloc
     uploads = feed.url.rstrip("/").endswith("/upload")
@@ -434,9 +434,9 @@ def read_challenge(feed: Feed, response: Response) -> Challenge:
         code = refusal_code(response)
         raise ArtifactsError(f"{host} refuses requests from here ({code}): ask an administrator.")
     told = headers.get("www-authenticate", "")
-    uris = re.findall(r"authorization_uri\s*=\s*\"?([^\",\s]+)", told)
+    uris = re.findall(r"(?i)authorization_uri\s*=\s*\"?([^\",\s]+)", told)
     hosts = f"https://({'|'.join(map(re.escape, SIGN_IN_HOSTS))})(:443)?/"
-    tenants = {re.sub(f"^{hosts}|(/oauth2/\\w+)?/?$", "", uri.lower()) for uri in uris}
+    tenants = {re.sub(f"^{hosts}|(/oauth2/[\\w./]+)?/?$", "", uri.lower()) for uri in uris}
     tenants |= set(re.split(r"[,\s]+", headers.get("x-vss-resourcetenant", "").strip().lower()))
     tenants -= {"", NO_TENANT, "common", "organizations", "consumers"}
     if len(tenants) > 1 or not all(re.fullmatch(GUID, tenant) for tenant in tenants):
@@ -448,7 +448,7 @@ def read_challenge(feed: Feed, response: Response) -> Challenge:
 
 
 def token_service(feed: Feed, told: str) -> str:
-    """Return the URL that issues session tokens: as told where it is known, else the documented."""
+    """Return the URL that issues session tokens: the legacy one where the feed names it."""
     legacy = f"https://{quote(feed.organization)}.vssps.visualstudio.com"
     documented = f"https://vssps.dev.azure.com/{quote(feed.organization)}"
     return legacy if told.strip().rstrip("/").lower() == legacy else documented
@@ -473,7 +473,7 @@ def read_session_token(response: Response, now: float) -> Session | None:
     if response.status != 200 or not isinstance(token, str) or not is_token(token):
         return None
     there = parse_date(response.headers.get("date")) or now  # the clock here may be wrong
-    ends = filter(None, (parse_date(body.get("validTo")), number(claims(token).get("exp"))))
+    ends = filter(None, map(number, (parse_date(body.get("validTo")), claims(token).get("exp"))))
     return Session(token, "session", now, now + min(ends, default=there + SESSION_SECONDS) - there)
 
 
@@ -495,21 +495,19 @@ def exchange(challenge: Challenge, bearer: Bearer, world: World) -> Session:
         check_refusal(challenge, bearer, response)
     response = fetch(feed_request(challenge.feed, bearer.token), world)
     check_refusal(challenge, bearer, response)
-    if response.status == 404 and bearer.person:
-        raise ArtifactsError(NO_SUCH_FEED.format(challenge.feed.url))
     kind = "entra" if bearer.person else "application"
     return Session(bearer.token, kind, now, bearer.expires)
 
 
 def refusal_code(response: Response) -> str:
     """Return the code in a refusal of Azure DevOps, such as TF400813, else the status."""
-    told = text_of(response.body) + unquote_plus(response.headers.get("x-tfs-serviceerror", ""))
-    code = re.search(r"\b(TF|VS)\d{5,7}\b", told)
+    told = f"{text_of(response.body)} {response.headers.get('x-tfs-serviceerror', '')}"
+    code = re.search(r"\b(TF|VS)\d{5,7}\b", unquote_plus(told))
     return code[0] if code else str(response.status)
 
 
 def check_refusal(challenge: Challenge, bearer: Bearer, response: Response) -> None:
-    """Raise where an answer refuses an account: "sign in", never signed in, or 403."""
+    """Raise where an answer refuses an account: 401, a redirect, 403, or a code that says so."""
     code, name = refusal_code(response), challenge.feed.organization
     if not (is_sign_in(response) or response.status == 403 or code.startswith(("TF40", "VS403"))):
         return
@@ -579,8 +577,7 @@ def service_principal(challenge: Challenge, world: World) -> Bearer | None:
             if (number(claims(token).get("exp")) or world.now() + 1) > world.now():
                 break  # else the next issuer may have a fresh one
         form["client_assertion_type"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-    response = fetch(entra_request(tenant or challenge.tenant, "token", form), world)
-    body = parse_object(response.body)
+    body = parse_object(fetch(entra_request(tenant or challenge.tenant, "token", form), world).body)
     if not is_token(body.get("access_token")):
         why = f"Entra refused application {shown(client, 40)} with {proof} ({error_code(body)})"
         fix = "renew that, or check client id, tenant, federated credential and clock"
@@ -627,7 +624,7 @@ def bearer_headers(token: str) -> dict[str, str]:
 def ask_alone(request: Request, key: str, fix: str, world: World) -> dict[str, Any]:
     """Return the answer, with a token, of a host that one source alone asks. Raises."""
     if not request.direct and not request.url.startswith("https://"):
-        raise ArtifactsError(f"{request.host} is not asked: it is not https.")
+        raise ArtifactsError(f"{request.host or 'The issuer'} is not asked without https: {fix}.")
     try:
         response = fetch(request, world)
     except NetworkError as error:  # without it the next source may do
@@ -692,7 +689,7 @@ def split_command(text: str, windows: bool) -> list[str]:
     import shlex
 
     try:
-        words = [w.strip('"') if windows else w for w in shlex.split(text, posix=not windows)]
+        words = shlex.split(text.replace("\\", "\\\\") if windows else text)
     except ValueError:
         raise ArtifactsError("A quotation mark is missing.") from None
     words = [os.path.expanduser(word) for word in words]
@@ -712,7 +709,7 @@ def azure_cli(challenge: Challenge, world: World) -> Bearer | None:
             return read_bearer("az", find_token(world.run(attempt, PATIENT_SECONDS)), world.now())
         except ArtifactsError as error:
             failure = error
-        if "managed identity" not in failure.reason.lower():  # which knows its own tenant alone
+        if "managed identity" not in failure.reason.lower():  # it knows its own tenant alone
             break
     raise ArtifactsError(f"{failure} Run '{az_login(challenge.tenant)}'.")
 
@@ -778,8 +775,8 @@ def browser(challenge: Challenge, world: World) -> Bearer | None:
             return None
         text = f"Sign in to organization '{challenge.feed.organization}' in your browser"
         world.notify(f"{text} within 3 minutes. If no window opens, open {url}")
-        end = world.now() + SIGN_IN_SECONDS
-        while not server.answer and world.now() < end:
+        end = world.clock() + SIGN_IN_SECONDS
+        while not server.answer and world.clock() < end:
             server.handle_request()
     answer: dict[str, str] = server.answer
     if not answer:
@@ -805,17 +802,17 @@ def device_code(challenge: Challenge, world: World) -> Bearer | None:
     text = f"open https://{''.join(page)} and {text}"
     world.notify(f"To sign in to organization '{challenge.feed.organization}', {text}.")
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": str(code)}
-    pause, heard = number(body.get("interval")) or 5.0, world.now()
+    pause, heard = number(body.get("interval")) or 5.0, world.clock()
     end = heard + seconds
-    while world.now() < end:
+    while world.clock() < end:
         world.sleep(min(pause, 30.0))
         try:
             return signed_in("device_code", challenge.tenant, form, world)
         except NetworkError:  # RFC 8628 §3.5: keep polling, here while there is some hope
-            if world.now() - heard > 30:
+            if world.clock() - heard > 30:
                 raise
         except ArtifactsError as error:
-            heard = world.now()
+            heard = world.clock()
             if "slow_down" in error.reason:
                 pause += 5
             elif not re.match("authorization_pending|temporarily|server_error", error.reason):
@@ -831,7 +828,7 @@ ASKING: Final = (browser, device_code)  # a user, so never in CI
 def kept_session(
     feed: Feed, world: World, again: bool = False, users: bool = False
 ) -> Session | None:
-    """Return the session kept for a feed that may be used, else `None`; `again` from the store."""
+    """Return the session kept for a feed that may be used, else `None`; `again` asks the store."""
     # The store has users' sessions: a configured application takes one only if it failed (`users`).
     wanted = first(world.environ, "KEYRINGS_ARTIFACTS_SOURCES") or "service_principal"
     if users or application_of(world.environ) is None or "service_principal" not in wanted:
@@ -842,7 +839,7 @@ def kept_session(
     if session.expires - now <= MARGIN:
         world.trace("stored: the session token has expired")
         return None
-    if not 0 <= now - session.checked < CHECKED_SECONDS:
+    if not (feed.bare or 0 <= now - session.checked < CHECKED_SECONDS):  # a bare host tells nothing
         try:
             response = fetch(feed_request(feed, session.token), world)
         except NetworkError:
@@ -871,8 +868,9 @@ def read_session(text: str) -> Session | None:
 
 def keep(feed: Feed, session: Session, world: World) -> bool:
     """Keep a session in a keyring, or a session token alone in a file; whether it was kept."""
-    plain = session._replace(refresh="") if session.kind == "session" else None
-    text, in_file = (json.dumps(each._asdict()) if each else "" for each in (session, plain))
+    text, in_file = json.dumps(session._asdict()), ""
+    if session.kind == "session":
+        in_file = json.dumps(session._replace(refresh="")._asdict())
     world.store.memory[feed.organization] = text  # an application's here alone, so in no image
     return session.kind != "application" and world.store.write(feed.organization, text, in_file)
 
@@ -883,8 +881,7 @@ def sign_in(challenge: Challenge, world: World) -> Session:
     feed, failures, known = challenge.feed, [], {each.__name__: each for each in (*QUIET, *ASKING)}
     wanted = re.findall(r"[^\s,;]+", world.environ.get("KEYRINGS_ARTIFACTS_SOURCES", ""))
     if not known.keys() >= set(wanted):
-        fix = f"choose among {', '.join(known)}"
-        raise ArtifactsError(f"KEYRINGS_ARTIFACTS_SOURCES names an unknown source: {fix}.")
+        raise ArtifactsError(f"KEYRINGS_ARTIFACTS_SOURCES can only name {', '.join(known)}.")
     quiet = "the feed is public" if challenge.public else silence(feed, world.environ)
     for source in [known[name] for name in wanted or known]:
         if source in ASKING and quiet:
@@ -1002,10 +999,10 @@ class Store:
 
     def read(self, name: str, again: bool = False) -> str:
         """Return the text kept under a name, "" without one; from memory unless `again`."""
-        if again or name not in self.memory:
-            found = next(filter(None, self._each("read", name)), None)
-            self.memory[name] = found or self.memory.get(name, "")
-        return self.memory[name]
+        text = self.memory.get(name)
+        if again or text is None:
+            text = self.memory[name] = next(filter(None, self._each("read", name)), text or "")
+        return text
 
     def write(self, name: str, text: str, plain: str) -> bool:
         """Keep a text in a keyring, else what of it may lie in a plain file; whether it lasts."""
@@ -1033,8 +1030,10 @@ def store_places() -> list[Place]:
     """Return the keyrings that are really there, the best first, then files: encrypted, plain."""
     from keyring.backend import get_all_keyring
 
-    # Below 1 keyring recommends none; from 9 on are the chainer, this backend and its peers.
-    rings = sorted(get_all_keyring(), key=lambda ring: -ring.priority)
+    # keyring recommends none below 1; from 9 on are the chainer, this backend and its peers.
+    rings: list[Any] = []
+    with suppress(Exception):  # it starts every keyring, one of which may raise or hang
+        rings += sorted(within(PATIENT_SECONDS, get_all_keyring), key=lambda ring: -ring.priority)
     places = [Place(ring) for ring in rings if 1 <= ring.priority < 9]
     with suppress(OSError):  # no folder
         kind = "keyrings.alt.file.EncryptedKeyring"
@@ -1045,7 +1044,7 @@ def store_places() -> list[Place]:
 def cipher_of(ring: Any) -> Any:
     """Return a keyring of keyrings.alt for its cipher, under a random key of ours. Raises."""
     cipher, key = type(ring)(), data_folder(make=True) / "key"
-    if not key.exists():
+    if not read_private(key):
         write_private(key, base64url(os.urandom(48)))
     cipher.keyring_key = read_private(key)
     return cipher
@@ -1056,8 +1055,8 @@ def data_folder(make: bool = False) -> Path:
     try:
         from keyring.util import platform_
 
-        folder = Path(platform_.data_root()) / "keyrings_artifacts"
-    except (ImportError, AttributeError, RuntimeError):  # a keyring without it, no home
+        folder = Path(os.devnull, platform_.data_root(), "keyrings_artifacts")  # none if relative
+    except (ImportError, AttributeError, RuntimeError, KeyError):  # a keyring without it, no home
         folder = Path(os.devnull, "no folder")
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -1089,16 +1088,16 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def sign_in_lock(case: str) -> Iterator[None]:
-    """Wait while another process or thread of this user signs in. Raises what that failed with."""
-    began, seconds, failures = time.time(), SIGN_IN_SECONDS + 100, dict[str, Any]()
+    """Hold the lock of this user; raises what its holder failed with while this one waited."""
+    began, end, failures = time.time(), time.monotonic() + SIGN_IN_SECONDS + 100, dict[str, Any]()
     with ExitStack() as held:
         with suppress(OSError):  # without a folder, nobody waits
             file = held.enter_context(open(data_folder(make=True) / "sign-in.lock", "ab"))
-            while not try_lock(file.fileno()) and time.time() < began + seconds:
+            while not try_lock(file.fileno()) and time.monotonic() < end:
                 time.sleep(0.05)  # in the end it goes on, whoever holds the lock
             failures = parse_object(read_private(data_folder() / "failures") or "")
         at, _, sentence = str(failures.get(case)).partition(" ")  # of the last one
-        if began <= (number(at) or 0) <= time.time():  # not of a clock that was ahead
+        if began <= (number(at) or 0) <= time.time():  # it failed while we waited
             raise ArtifactsError(sentence)
         try:
             yield
@@ -1171,7 +1170,8 @@ class Network:
             retries=False,
             preload_content=False,
             enforce_content_length=True,  # urllib3 1.26 does not by itself
-            timeout=urllib3.Timeout(connect=1.0 if request.direct else seconds, read=seconds),
+            # `connect` is for each address: after a broken IPv6 one there is time for IPv4.
+            timeout=urllib3.Timeout(connect=1.0 if request.direct else 4.0, read=seconds),
         )
         with closing(sent) as answer:
             limit = request.limit or (MAX_BODY if answer.status in (400, 403) else 0)  # says why
@@ -1318,9 +1318,8 @@ def open_browser(url: str) -> bool:
         return False
     # A process of its own, for what it starts would write on our output, the secret's place.
     code = "import sys, webbrowser; sys.exit(not webbrowser.open(sys.argv[1]))"
-    command = [sys.executable, "-c", code, url]
     try:
-        within(1.0, run, command, SIGN_IN_SECONDS, True)
+        within(1.0, run, [sys.executable, "-c", code, url], SIGN_IN_SECONDS, True)
     except (ArtifactsError, TimeoutError) as error:
         return isinstance(error, TimeoutError)  # it goes on
     return True
@@ -1381,8 +1380,8 @@ def has_terminal() -> bool:
 def notify(text: str) -> None:
     """Tell the user: on the terminal, which pip 26 hides by taking stderr away, else on stderr."""
     line = "".join(c for c in f"keyrings.artifacts: {text}\n" if c.isprintable() or c == "\n")
-    place = terminal() if has_terminal() else nullcontext(sys.stderr)
-    with suppress(OSError, ValueError, AttributeError), place as stream:  # it may be closed
+    place = terminal if has_terminal() else lambda: nullcontext(sys.stderr)
+    with suppress(OSError, ValueError, AttributeError), place() as stream:  # it may be closed
         stream.write(line)
 
 
@@ -1402,6 +1401,7 @@ class World:
     send: Callable[[Request], Response]  # a Network
     environ: Mapping[str, str] = os.environ
     now = staticmethod(time.time)  # an epoch
+    clock = staticmethod(time.monotonic)  # seconds, for waiting: nobody sets this clock
     sleep = staticmethod(time.sleep)
     random = staticmethod(lambda: base64url(os.urandom(48)))
     read = staticmethod(lambda path: Path(path).read_bytes())
@@ -1570,8 +1570,8 @@ class ArtifactsKeyringBackend(KeyringBackend):
                 raise SystemExit(130) from None  # as a shell says it, without a traceback
             raise
         except Exception as error:  # a caller of keyring must not fail because of us
-            line = traceback.extract_tb(error.__traceback__)[-1].lineno
-            problem = f"internal error ({type(error).__name__}, line {line}): please report it."
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            problem = f"internal error ({type(error).__name__}, {at.name} {at.lineno}): report it."
         if not feed.bare:  # pip and uv have just asked by URL, and been told
             self.world.notify(problem)
         return None
