@@ -152,19 +152,17 @@ class Session(NamedTuple):
         return "Session()"
 
 
-class Request(NamedTuple):
+class Request:
     """An HTTP request. At most `limit` bytes of the answer's body are read; 0 for headers alone."""
 
-    method: str
-    url: str
-    headers: Mapping[str, str]
     body: bytes | None = None
     limit: int = MAX_BODY
     direct: bool = False  # past any proxy: an identity endpoint of this machine
     spends: bool = False  # not sent again: without an answer it may have worked
 
-    def __repr__(self) -> str:
-        return "Request()"
+    def __init__(self, method: str, url: str, headers: Mapping[str, str], **others: Any) -> None:
+        self.method, self.url, self.headers = method, url, headers
+        vars(self).update(others)
 
     @property
     def host(self) -> str:
@@ -463,7 +461,7 @@ def session_request(challenge: Challenge, bearer: Bearer, valid_to: float | None
     query = {"tokenType": "SelfDescribing", "api-version": "5.0-preview.1"}
     url = with_query(f"{challenge.token_service}/_apis/Token/SessionTokens", **query)
     text = json.dumps(body).encode()
-    return Request("POST", url, bearer_headers(bearer.token), text, spends=True)
+    return Request("POST", url, bearer_headers(bearer.token), body=text, spends=True)
 
 
 def read_session_token(response: Response, now: float) -> Session | None:
@@ -548,7 +546,7 @@ def entra_request(tenant: str, path: str, form: Mapping[str, str], spends: bool 
     headers = {**HEADERS, "Content-Type": "application/x-www-form-urlencoded"}
     body = urlencode({"client_id": CLIENT_ID, **form}).encode()
     url = f"{SIGN_IN}/{quote(tenant, safe='')}/oauth2/v2.0/{path}"
-    return Request("POST", url, headers, body, spends=spends)
+    return Request("POST", url, headers, body=body, spends=spends)
 
 
 def application_of(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
@@ -599,7 +597,7 @@ def from_azure_pipelines(world: World) -> str:
     query = {"api-version": "7.1", "serviceConnectionId": connection}
     url = with_query(first(world.environ, "SYSTEM_OIDCREQUESTURI"), **query)
     headers = bearer_headers(first(world.environ, "SYSTEM_ACCESSTOKEN"))
-    asked = ask_alone(Request("POST", url, headers, b""), "oidcToken", ISSUER_FIX, world)
+    asked = ask_alone(Request("POST", url, headers, body=b""), "oidcToken", ISSUER_FIX, world)
     return str(asked["oidcToken"])
 
 
@@ -1395,7 +1393,7 @@ def trace(text: str) -> None:
 class World:
     """Every effect there is, by default the real one; tests put others in their place."""
 
-    # No NamedTuple: its repr would show the environment, and so many fields slow the import down.
+    # No NamedTuple: its repr would show the environment, and fields make the import slower.
     store: Store
     lock: Callable[[str], Any]
     send: Callable[[Request], Response]  # a Network

@@ -207,7 +207,7 @@ def test_values_show_no_secret() -> None:
     values = (
         ka.Bearer(SECRET, NOW, "az", True, "", SECRET),
         ka.Session(SECRET, "set", NOW, NOW, SECRET),
-        ka.Request("GET", f"{URL}?{SECRET}", {"Authorization": SECRET}, SECRET.encode()),
+        ka.Request("GET", f"{URL}?{SECRET}", {"Authorization": SECRET}, body=SECRET.encode()),
         ka.Response(200, {"location": SECRET}, SECRET.encode()),
         Scene(AZURE_DEVOPS_EXT_PAT=SECRET).world,
     )
@@ -593,7 +593,7 @@ def test_fetch_tries_again(answers: Answers, spends: bool, slept: list[float]) -
     scene, last = Scene(*answers), answers[-1]
     fails = isinstance(last, Exception) or last.status in (429, 500, 503)
     with pytest.raises(ka.NetworkError) if fails else contextlib.nullcontext():
-        assert ka.fetch(ka.feed_request(FEED)._replace(spends=spends), scene.world) is last
+        assert ka.fetch(ka.Request("GET", URL, {}, spends=spends), scene.world) is last
     assert (len(scene.asked()), scene.slept) == (len(answers), slept)
 
 
