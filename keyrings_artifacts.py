@@ -493,6 +493,8 @@ def exchange(challenge: Challenge, bearer: Bearer, world: World) -> Session:
         check_refusal(challenge, bearer, response)
     response = fetch(feed_request(challenge.feed, bearer.token), world)
     check_refusal(challenge, bearer, response)
+    if response.status == 404 and bearer.person:
+        raise ArtifactsError(NO_SUCH_FEED.format(challenge.feed.url))
     kind = "entra" if bearer.person else "application"
     return Session(bearer.token, kind, now, bearer.expires)
 

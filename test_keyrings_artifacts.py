@@ -559,6 +559,7 @@ def test_read_session_token_ends_by_the_clock_here(hour: int, body: object, last
     policy_at_last=([answer(400), answer(400, {"message": "VS403463: no"})], "TT", "VS403463"),
     the_second_time=([answer(400), REFUSED], "TT", "401"),
     by_the_feed_403=([answer(403), answer(403)], "TF", "403"),
+    no_such_feed=([answer(403), answer(404)], "TF", r"\(404\)"),
     no_token=([answer(200, {"token": "a b"})], "T", TOKENS),
     application=([answer(404)], "F", ""),
     application_refused=([REFUSED], "F", "'contoso' refused"),
@@ -3409,9 +3410,8 @@ def test_report_identity_of_another_program(command: str, machine: Machine) -> N
     session_of(machine, get(machine, KEYRINGS_ARTIFACTS_TOKEN_COMMAND=command))
     [exchange] = [each for each in services.requests if each.method == "POST"]
     assert exchange.credential() == ("bearer", token)
-    assert [call["argv"] for call in machine.calls(program)] == (
-        [argv] if program != "python" else []
-    )
+    calls = [call["argv"] for call in machine.calls(program)]
+    assert calls == ([] if program == "python" else [argv])
 
 
 # --- real programs: faults -------------------------------------------------------------------
