@@ -50,9 +50,8 @@ def credential_for(feed: Feed, world: World) -> SimpleCredential | None:
         try:
             # One process signs in; those who could only fail in the same way share its failure.
             place = silence(feed, world.environ) or world.has_terminal()
-            application = application_of(world.environ)  # whose token is checked feed by feed
-            whose = f"{application[0]} {feed.url}" if application else feed.organization
-            with world.lock(f"{whose} {challenge.public} {place}"):
+            client = first(world.environ, "AZURE_CLIENT_ID", "servicePrincipalId")
+            with world.lock(f"{feed.organization} {challenge.public} {place} {client}"):
                 session = kept_session(feed, world, again=True) or sign_in(challenge, world)
         except ArtifactsError:
             if challenge.public:
@@ -250,11 +249,10 @@ def parse_date(text: object) -> float | None:
 
 def parse_object(raw: bytes | str) -> dict[str, Any]:
     """Return the JSON object in a text or its bytes, else `{}`. Azure DevOps may send a BOM."""
-    try:
+    with suppress(ValueError, RecursionError):
         value = json.loads(text_of(raw) if isinstance(raw, bytes) else raw)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return value if isinstance(value, dict) else {}
+    return {}
 
 
 def base64url(data: bytes) -> str:
@@ -263,11 +261,10 @@ def base64url(data: bytes) -> str:
 
 def claims(token: str) -> dict[str, Any]:
     """Return the payload of a JWT, unverified, for display and expiry; `{}` for other tokens."""
-    try:
+    with suppress(IndexError, ValueError):
         payload = token.split(".")[1]
         return parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError):
-        return {}
+    return {}
 
 
 def read_bearer(source: str, body: Mapping[str, Any], now: float) -> Bearer:
@@ -402,7 +399,7 @@ def read_secret(name: str, world: World) -> str:
 def pipeline_organization(environ: Mapping[str, str]) -> str:
     """Return the organization that this is a pipeline's job of, "" where nothing says so."""
     uri = first(environ, "SYSTEM_COLLECTIONURI", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI")
-    feed = parse_feed(re.sub(r"\b(dev\.azure|visualstudio)\.com", r"pkgs.\1.com", uri))
+    feed = parse_feed(re.sub(r"(?i)\b(dev\.azure|visualstudio)\.com", r"pkgs.\1.com", uri))
     return feed.organization if feed else uri and "a server of its own"
 
 
@@ -677,7 +674,7 @@ def token_command(challenge: Challenge, world: World) -> Bearer | None:
             return None
         program = world.which(words[0])
         if program is None:
-            raise ArtifactsError(f"there is no program {shown(words[0])} on PATH.")
+            raise ArtifactsError("there is no such program on PATH.")
         found = find_token(world.run([program, *words[1:]], PATIENT_SECONDS))
         return read_bearer("token_command", found, world.now())
     except ArtifactsError as error:
@@ -834,12 +831,9 @@ def kept_session(
     if users or application_of(world.environ) is None or "service_principal" not in wanted:
         world.store.read(feed.organization, again or users)
     session, now = read_session(world.store.memory.get(feed.organization, "")), world.now()
-    if session is None or not session.token:
+    if session is None or not session.token or session.expires - now <= MARGIN:
         return None
-    if session.expires - now <= MARGIN:
-        world.trace("stored: the session token has expired")
-        return None
-    if not (feed.bare or 0 <= now - session.checked < CHECKED_SECONDS):  # a bare host tells nothing
+    if not 0 <= now - session.checked < CHECKED_SECONDS:
         try:
             response = fetch(feed_request(feed, session.token), world)
         except NetworkError:
@@ -1033,7 +1027,7 @@ def store_places() -> list[Place]:
     # keyring recommends none below 1; from 9 on are the chainer, this backend and its peers.
     rings: list[Any] = []
     with suppress(Exception):  # it starts every keyring, one of which may raise or hang
-        rings += sorted(within(PATIENT_SECONDS, get_all_keyring), key=lambda ring: -ring.priority)
+        rings += sorted(within(REQUEST_SECONDS, get_all_keyring), key=lambda ring: -ring.priority)
     places = [Place(ring) for ring in rings if 1 <= ring.priority < 9]
     with suppress(OSError):  # no folder
         kind = "keyrings.alt.file.EncryptedKeyring"
@@ -1052,12 +1046,11 @@ def cipher_of(ring: Any) -> Any:
 
 def data_folder(make: bool = False) -> Path:
     """Return our folder; `make` sees that it is there, this user's alone. Raises `OSError`."""
-    try:
+    folder = Path(os.devnull, "no folder")
+    with suppress(ImportError, AttributeError, RuntimeError, KeyError):  # keyring lacks it; no home
         from keyring.util import platform_
 
         folder = Path(os.devnull, platform_.data_root(), "keyrings_artifacts")  # none if relative
-    except (ImportError, AttributeError, RuntimeError, KeyError):  # a keyring without it, no home
-        folder = Path(os.devnull, "no folder")
     if make:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)  # fails where it is another user's
@@ -1162,7 +1155,10 @@ class Network:
     def _send(self, request: Request, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
         import urllib3
 
-        sent = self._pool(request).request(
+        pool = self._pool(request)
+        # For each address, so that after a broken IPv6 one there is time; a proxy may take longer.
+        patience = seconds if pool.proxy else seconds / 2
+        sent = pool.request(
             request.method,
             request.url,
             body=request.body,
@@ -1170,8 +1166,7 @@ class Network:
             retries=False,
             preload_content=False,
             enforce_content_length=True,  # urllib3 1.26 does not by itself
-            # `connect` is for each address: after a broken IPv6 one there is time for IPv4.
-            timeout=urllib3.Timeout(connect=1.0 if request.direct else 4.0, read=seconds),
+            timeout=urllib3.Timeout(connect=1.0 if request.direct else patience, read=seconds),
         )
         with closing(sent) as answer:
             limit = request.limit or (MAX_BODY if answer.status in (400, 403) else 0)  # says why
@@ -1459,7 +1454,7 @@ def look_up_problems(feed: Feed, world: World) -> Iterator[str]:
         if is_sign_in(response) or response.status == 403:
             code = refusal_code(response)
             problem = f"The feed refuses the credential ({code}; {origin}): replace or unset it."
-        elif response.status == 404:
+        elif response.status == 404 and not feed.url.rstrip("/").endswith("/upload"):
             problem = NO_SUCH_FEED.format(feed.url)
     except ArtifactsError as error:
         problem = str(error).replace(f"{mode} is set", "the doctor asks nobody")
@@ -1474,23 +1469,23 @@ def look_up_problems(feed: Feed, world: World) -> Iterator[str]:
 
 def keyring_problems(feed: Feed, world: World) -> Iterator[str]:
     """Yield what is wrong with the first keyring on PATH, which pip and uv start."""
-    # It is asked with a made-up token given: this backend alone answers with that.
+    # Given a made-up token, this backend alone answers with it. (1.x: keyrings_artifacts.artifacts)
     paths, has = list(dict.fromkeys(programs("keyring"))), False
     for path in reversed(paths):
         has = False
         with suppress(ArtifactsError):
-            has = "keyrings_artifacts" in world.run([path, "--list-backends"], PATIENT_SECONDS)
+            has = "keyrings_artifacts.A" in world.run([path, "--list-backends"], PATIENT_SECONDS)
             print(f"keyring on PATH: {path} ({'has' if has else 'lacks'} this backend)")
     if not paths:
         yield f"No keyring is on PATH: run {install_command('/uv/tools/keyring')}."
         return
-    pin, answer = first(world.environ, "PYTHON_KEYRING_BACKEND"), ""
+    pin, answer = world.environ.get("PYTHON_KEYRING_BACKEND"), ""
     token = f"made-up-{world.random()}"
     get = [paths[0], "get", feed.url, USERNAME]
     with suppress(ArtifactsError):
         answer = world.run(get, PATIENT_SECONDS, AZURE_DEVOPS_EXT_PAT=token, CI="true")
-    if answer.strip() != token and pin and not pin.startswith("keyrings_artifacts."):
-        yield f"PYTHON_KEYRING_BACKEND pins keyring to {shown(pin)}: unset it."
+    if answer.strip() != token and pin is not None and not pin.startswith("keyrings_artifacts."):
+        yield f"PYTHON_KEYRING_BACKEND pins keyring to '{shown(pin)}': unset it."
     elif answer.strip() != token:
         fix = f"run {install_command(paths[0])}"
         fix = f"remove what '{paths[0]} --list-backends' or keyringrc.cfg has first" if has else fix
@@ -1521,19 +1516,22 @@ def client_problems(url: str, feed: Feed, world: World) -> Iterator[str]:
     settings = [f"{name}={value}" for name, value in environ.items() if name[:3] in ("PIP", "UV_")]
     for setting in [f"the URL={url}", *settings, *config.splitlines()]:
         name, _, value = setting.partition("=")
-        if re.search(rf"://[^/\s@:]*:[^/\s@]+@{re.escape(host)}\b", value):
+        if re.search(rf"(?i)://[^/\s@:]*:[^/\s@]*@{re.escape(host)}\b", value):
             yield f"{name} has a password, so pip and uv never ask keyring: remove the password."
         if re.fullmatch("UV_INDEX_.+_PASSWORD", name):
             yield f"{name} is set, so uv does not ask keyring for that index: unset it."
         if re.search("(?i)keyring.provider$", name) and "disabled" in value:
             yield f"{name} is disabled, so no keyring is asked: set it to subprocess."
-    for path in (environ.get("NETRC", ""), os.path.expanduser("~/.netrc")):
-        with suppress(OSError, ValueError, netrc.NetrcParseError):
-            if host in netrc.netrc(path).hosts:
-                yield f"{path} has a line for {host}, so pip and uv never ask keyring: remove it."
+    path = environ.get("NETRC") or os.path.expanduser("~/.netrc")
+    with suppress(OSError, ValueError, netrc.NetrcParseError):
+        if netrc.netrc(path).authenticators(host):  # by its name, or by "default"
+            yield f"{path} has a line for {host}, so pip and uv never ask keyring: remove it."
     found, write = re.match(r"pip (\d+)\.(\d+)", version), f"write https://{USERNAME}@{host}/..."
-    if found and (int(found[1]), int(found[2])) < (26, 2) and not user:
+    served = user or "='import'" in config  # a provider that serves every URL
+    if found and (int(found[1]), int(found[2])) < (26, 2) and not served:
         yield f"{version} asks keyring only for a URL with a user name: {write}, or upgrade pip."
+    if ".no-input=" in config and ".keyring-provider=" not in config:
+        yield "pip asks no keyring where no-input is set: set PIP_KEYRING_PROVIDER=subprocess."
     if world.which("uv"):
         if first(environ, "UV_KEYRING_PROVIDER") != "subprocess":
             yield "uv asks no keyring: set UV_KEYRING_PROVIDER=subprocess."
@@ -1593,7 +1591,7 @@ class ArtifactsKeyringBackend(KeyringBackend):
         if feed is None:
             raise NotOursError(f"{__name__} keeps credentials of Azure Artifacts feeds only.")
         if not self.world.store.erase(feed.organization):
-            raise PasswordDeleteError(f"Nothing to delete for organization '{feed.organization}'.")
+            raise PasswordDeleteError(f"Nothing deleted for organization '{feed.organization}'.")
 
 
 if __name__ == "__main__":
