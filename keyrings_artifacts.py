@@ -656,8 +656,7 @@ def identity_request(world: World) -> Request | None:
         headers["X-IDENTITY-HEADER"] = first(environ, "IDENTITY_HEADER")
     else:  # a VM, whose address leads nowhere elsewhere
         named = host or "managed_identity" in first(environ, "KEYRINGS_ARTIFACTS_SOURCES")
-        alone = client and application_of(environ) is None
-        if not named and not alone:
+        if not named and (not client or application_of(environ)):
             return None
         url = f"{host.rstrip('/') or 'http://169.254.169.254'}/metadata/identity/oauth2/token"
     if client:
