@@ -4264,7 +4264,7 @@ def test_doctor_names_what_is_broken(name: str, machine: Machine) -> None:
 
 # Speed: `pytest -m benchmark` prints a table of ratios, and asserts only what is counted.
 
-ROUNDS = 9  # and one before them, which fills what is kept
+ROUNDS = 15  # and one before them, which fills what is kept
 NOTHING = """
 from keyring.backend import KeyringBackend
 class Nothing(KeyringBackend):
