@@ -898,7 +898,7 @@ def sign_in(challenge: Challenge, world: World) -> Session:
                 kept = kept_session(feed, world, users=True)
                 if kept is not None:
                     return kept
-    failures.append(advice(challenge, quiet, world.environ, bool(world.which("az"))))
+    failures.append(advice(challenge, quiet, world.environ))
     raise ArtifactsError("\n  ".join(failures))
 
 
@@ -911,10 +911,10 @@ def silence(feed: Feed, environ: Mapping[str, str]) -> str:
     return "only a host name was asked for" if feed.bare else ""
 
 
-def advice(challenge: Challenge, quiet: str, environ: Mapping[str, str], az: bool) -> str:
+def advice(challenge: Challenge, quiet: str, environ: Mapping[str, str]) -> str:
+    """Return what to do where no source had a token; the sources that failed have said more."""
     name, owner = challenge.feed.organization, pipeline_organization(environ)
     fix = f"run 'keyring get {challenge.feed.url} {USERNAME}' in a terminal"
-    fix += f", or '{az_login(challenge.tenant)}'" if az else ""
     if quiet.startswith("TF_BUILD"):
         fix = "map 'SYSTEM_ACCESSTOKEN: $(System.AccessToken)' in the step's env"
         if owner not in ("", name):
